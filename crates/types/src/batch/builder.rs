@@ -29,7 +29,7 @@ pub struct Options {
 }
 
 impl BatchBuilder {
-    /// An empty batch that refuses what [`validate`](super::validate) would refuse under the same limits.
+    /// An empty batch that refuses what [`validate()`](super::validate()) would refuse under the same limits.
     pub fn new(limits: Limits) -> Self {
         Self { limits, buffer: vec![0; header::LEN], count: 0, base_timestamp: 0, max_timestamp: i64::MIN }
     }

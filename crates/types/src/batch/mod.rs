@@ -24,7 +24,7 @@
 //! A [`Batch`] is always _normalised_: base offset 0 and leader epoch -1, so that equal batches have equal bytes
 //! and one [hash](Batch::hash) wherever they are stored.
 //!
-//! Ways in: [`BatchBuilder`] encodes records, [`validate`] checks bytes of unknown origin, and
+//! Ways in: [`BatchBuilder`] encodes records, [`validate()`] checks bytes of unknown origin, and
 //! [`Batch::from_trusted`] takes bytes whose checksum was verified by the storage that held them.
 
 #![deny(clippy::indexing_slicing, clippy::cast_possible_truncation, clippy::arithmetic_side_effects)]
@@ -165,4 +165,9 @@ impl fmt::Debug for Batch {
 }
 
 #[cfg(test)]
+#[expect(
+    clippy::indexing_slicing,
+    clippy::arithmetic_side_effects,
+    reason = "a test that is wrong about a length may panic"
+)]
 mod tests;

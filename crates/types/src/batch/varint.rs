@@ -48,7 +48,7 @@ pub(super) fn write(out: &mut Vec<u8>, value: i64) {
     }
 }
 
-/// How many bytes [`write`] appends.
+/// How many bytes [`write()`] appends.
 pub(super) const fn len(value: i64) -> usize {
     match zigzag(value) {
         0..0x80 => 1,
