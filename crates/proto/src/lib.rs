@@ -9,6 +9,7 @@ mod error;
 pub use error::{ErrorCode, error_of, status_of};
 
 /// Generated from `proto/duramen/v1/*.proto`.
+#[expect(clippy::allow_attributes, reason = "the generated code allows lints for itself")]
 pub mod v1 {
     tonic::include_proto!("duramen.v1");
 }
