@@ -68,6 +68,8 @@ const XERIAL_MAGIC: &[u8; 8] = b"\x82SNAPPY\0";
 const XERIAL_BLOCK: usize = 32 << 10;
 /// A snappy copy makes at most 64 bytes of 3.
 const SNAPPY_MOST_EXPANSION: usize = 22;
+/// The LZ4 frame format's magic number; the older "legacy" frames, unknown to Kafka, have another.
+const LZ4_MAGIC: [u8; 4] = 0x184d_2204_u32.to_le_bytes();
 const ZSTD_LEVEL: i32 = 3;
 /// The room first given to zstd: this many times the input, and more only once it has filled that.
 const ZSTD_FIRST_GUESS: usize = 8;
@@ -175,6 +177,9 @@ fn decompress_gzip(data: &[u8], limit: usize) -> Result<Vec<u8>, Failure> {
 }
 
 fn decompress_lz4(data: &[u8], limit: usize) -> Result<Vec<u8>, Failure> {
+    if !data.starts_with(&LZ4_MAGIC) {
+        return Err(Failure::corrupt("it is not an LZ4 frame"));
+    }
     let mut decoder = lz4_flex::frame::FrameDecoder::new(Input { rest: data, overrun: false });
     let out = read_all(&mut decoder, limit)?;
     let input = decoder.into_inner();

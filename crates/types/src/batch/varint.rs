@@ -1,18 +1,32 @@
 //! Kafka's variable-length integers: base 128, least significant group first, zigzag.
 
 /// Reads a varint of at most 32 bits and moves `input` past it; `None` if it is cut short or too large.
+#[inline]
 pub(super) fn read_i32(input: &mut &[u8]) -> Option<i32> {
     let zigzag = u32::try_from(read(input)?).ok()?;
     Some((zigzag >> 1).cast_signed() ^ (zigzag & 1).cast_signed().wrapping_neg())
 }
 
 /// Reads a varint of at most 64 bits and moves `input` past it; `None` if it is cut short or too large.
+#[inline]
 pub(super) fn read_i64(input: &mut &[u8]) -> Option<i64> {
     let zigzag = read(input)?;
     Some((zigzag >> 1).cast_signed() ^ (zigzag & 1).cast_signed().wrapping_neg())
 }
 
+/// Most varints in a batch are one byte.
+#[inline]
 fn read(input: &mut &[u8]) -> Option<u64> {
+    match input.split_first()? {
+        (&byte @ 0..0x80, rest) => {
+            *input = rest;
+            Some(byte.into())
+        }
+        _ => read_long(input),
+    }
+}
+
+fn read_long(input: &mut &[u8]) -> Option<u64> {
     let mut value = 0_u64;
     for shift in (0..u64::BITS).step_by(7) {
         let (&byte, rest) = input.split_first()?;

@@ -233,6 +233,15 @@ fn an_lz4_frame_without_its_end_mark_is_refused() {
 }
 
 #[test]
+fn a_legacy_lz4_frame_is_refused() {
+    let mut legacy = data(Codec::Lz4).to_vec();
+    legacy[..4].copy_from_slice(&[0x02, 0x21, 0x4c, 0x18]);
+    let reason = "it is not an LZ4 frame".to_owned();
+    let result = check(assemble(Codec::Lz4, 3, &legacy));
+    assert_eq!(result, Err(Error::Decompress { codec: Codec::Lz4, reason }));
+}
+
+#[test]
 fn what_other_writers_produce_is_accepted() {
     let plain = &data(Codec::None)[..];
     let raw_snappy = snap::raw::Encoder::new().compress_vec(plain).unwrap();
