@@ -1,0 +1,209 @@
+//! What the handles, the writer and the readers of one log share.
+
+use std::collections::VecDeque;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use duramen_types::Clock;
+use parking_lot::{Condvar, Mutex};
+
+use crate::catalog::Catalog;
+use crate::disk::Disk;
+use crate::format::{BLOCK, FrameHeader, Record, encoded_len};
+use crate::pages::PageCache;
+use crate::spare::Spare;
+use crate::stats::Counters;
+use crate::tail::{Tails, Ticket};
+use crate::writer::Writer;
+use crate::{Completion, Error, WalOptions};
+
+/// Lock order: `writer` before `state`; `pages` last. No file is touched under `state`.
+#[derive(Debug)]
+pub(crate) struct Shared {
+    pub(crate) disk: Arc<dyn Disk>,
+    pub(crate) dir: PathBuf,
+    pub(crate) options: WalOptions,
+    pub(crate) clock: Arc<dyn Clock>,
+    pub(crate) counters: Counters,
+    pub(crate) writer: Mutex<Writer>,
+    pub(crate) state: Mutex<State>,
+    /// Signalled when the writer has something to do.
+    pub(crate) work: Condvar,
+    /// Signalled when a spare file is wanted.
+    pub(crate) spare_wanted: Condvar,
+    pub(crate) pages: Mutex<PageCache>,
+}
+
+#[derive(Debug)]
+pub(crate) struct State {
+    pub(crate) tails: Tails,
+    pub(crate) catalog: Catalog,
+    pub(crate) queue: VecDeque<Item>,
+    /// How many of the queue's items ask for a frame.
+    pub(crate) urgent: usize,
+    /// The most bytes of file that the queue's items can take.
+    pub(crate) queued_cost: u64,
+    pub(crate) next_ticket: Ticket,
+    pub(crate) stopped: Option<Error>,
+    pub(crate) closed: bool,
+    /// The writer's threads are to end.
+    pub(crate) stop_threads: bool,
+    pub(crate) threads: usize,
+    /// A segment may have become deletable.
+    pub(crate) reclaim: bool,
+    pub(crate) spares: Vec<Spare>,
+    pub(crate) next_spare: u64,
+    /// Free bytes in the open segment.
+    pub(crate) open_room: u64,
+    /// Free bytes on the disk when last looked at.
+    pub(crate) available: u64,
+}
+
+/// Records that were submitted together; they are written in one frame.
+pub(crate) struct Item {
+    pub(crate) records: Vec<Record>,
+    pub(crate) bytes: u64,
+    pub(crate) ticket: Ticket,
+    pub(crate) urgent: bool,
+    pub(crate) completion: Option<Completion>,
+}
+
+impl std::fmt::Debug for Item {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Item")
+            .field("records", &self.records.len())
+            .field("bytes", &self.bytes)
+            .field("ticket", &self.ticket)
+            .finish_non_exhaustive()
+    }
+}
+
+impl Item {
+    pub(crate) fn cost(&self) -> u64 {
+        FrameHeader::size_of(self.bytes)
+    }
+}
+
+impl State {
+    pub(crate) fn new(catalog: Catalog, spares: Vec<Spare>, options: &WalOptions) -> Self {
+        let next_spare = spares.iter().map(|spare| spare.number + 1).max().unwrap_or(0);
+        Self {
+            tails: Tails::recovered(&catalog, options.cache_bytes),
+            catalog,
+            queue: VecDeque::new(),
+            urgent: 0,
+            queued_cost: 0,
+            next_ticket: 1,
+            stopped: None,
+            closed: false,
+            stop_threads: false,
+            threads: 0,
+            reclaim: true,
+            spares,
+            next_spare,
+            open_room: 0,
+            available: u64::MAX,
+        }
+    }
+
+    /// Bytes that entries may still take: written-ahead room, and the disk's free space above the reserve.
+    pub(crate) fn headroom(&self, options: &WalOptions) -> u64 {
+        let spare: u64 = self.spares.iter().map(|spare| spare.bytes - BLOCK).sum();
+        self.open_room
+            .saturating_add(spare)
+            .saturating_add(self.available.saturating_sub(options.reserve_bytes))
+    }
+
+    /// Queues admitted records, in pieces that each fit into a frame.
+    pub(crate) fn enqueue(
+        &mut self,
+        records: Vec<Record>,
+        max_frame_bytes: u64,
+        urgent: bool,
+        completion: Option<Completion>,
+    ) {
+        let total: u64 = records.iter().map(|record| encoded_len(record) as u64).sum();
+        if total <= max_frame_bytes {
+            self.push(records, total, urgent, completion);
+            return;
+        }
+        let mut piece = Vec::new();
+        let mut bytes = 0;
+        for record in records {
+            let len = encoded_len(&record) as u64;
+            if bytes + len > max_frame_bytes && !piece.is_empty() {
+                self.push(std::mem::take(&mut piece), bytes, urgent, None);
+                bytes = 0;
+            }
+            bytes += len;
+            piece.push(record);
+        }
+        self.push(piece, bytes, urgent, completion);
+    }
+
+    fn push(&mut self, records: Vec<Record>, bytes: u64, urgent: bool, completion: Option<Completion>) {
+        let ticket = self.next_ticket;
+        self.next_ticket += 1;
+        self.tails.apply(&records, ticket);
+        let item = Item { records, bytes, ticket, urgent, completion };
+        self.queued_cost += item.cost();
+        self.urgent += usize::from(urgent);
+        self.queue.push_back(item);
+    }
+
+    /// Takes what goes into the next frame: as much as fits, and at least one item.
+    pub(crate) fn take_group(&mut self, max_frame_bytes: u64) -> Vec<Item> {
+        let mut group = Vec::new();
+        let mut bytes = 0;
+        while let Some(item) =
+            self.queue.pop_front_if(|item| bytes == 0 || bytes + item.bytes <= max_frame_bytes)
+        {
+            bytes += item.bytes;
+            self.queued_cost -= item.cost();
+            self.urgent -= usize::from(item.urgent);
+            group.push(item);
+        }
+        group
+    }
+
+    /// Puts a group back that could not be written yet.
+    pub(crate) fn put_back(&mut self, group: Vec<Item>) {
+        for item in group.into_iter().rev() {
+            self.queued_cost += item.cost();
+            self.urgent += usize::from(item.urgent);
+            self.queue.push_front(item);
+        }
+    }
+
+    /// The error that every call gets once the log is closed or stopped.
+    pub(crate) fn refuse(&self) -> Result<(), Error> {
+        match &self.stopped {
+            Some(cause) => Err(Error::Stopped { cause: Arc::new(cause.clone()) }),
+            None if self.closed => Err(Error::Closed),
+            None => Ok(()),
+        }
+    }
+}
+
+impl Shared {
+    /// Looks at the disk's free space again.
+    pub(crate) fn refresh_space(&self) -> u64 {
+        // A disk that can't say how full it is must not stop appends: the write itself will tell.
+        let available = self.disk.available(&self.dir).unwrap_or(u64::MAX);
+        self.state.lock().available = available;
+        available
+    }
+
+    /// Refuses entries that would take `cost` bytes of file once the disk is down to its reserve.
+    pub(crate) fn check_space(&self, cost: u64) -> Result<(), Error> {
+        let fits = |state: &State| state.queued_cost.saturating_add(cost) <= state.headroom(&self.options);
+        if fits(&self.state.lock()) {
+            return Ok(());
+        }
+        let available = self.refresh_space();
+        if fits(&self.state.lock()) {
+            return Ok(());
+        }
+        Err(Error::DiskFull { dir: self.dir.clone(), available, reserve: self.options.reserve_bytes })
+    }
+}
