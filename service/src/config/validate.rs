@@ -1,0 +1,107 @@
+//! What a configuration must keep beyond the type of each value.
+
+use std::net::SocketAddr;
+
+use tokio_cron_scheduler::Job;
+use tracing_subscriber::EnvFilter;
+use url::Url;
+
+use super::Config;
+
+/// Every rule that the configuration breaks, as (key, what to do).
+pub(super) fn validate(config: &mut Config) -> Vec<(&'static str, String)> {
+    let mut found = Vec::new();
+    for setting in config.settings() {
+        if let Some(limits) = setting.limits.filter(|limits| !limits.kept) {
+            let value = setting.value.show().unwrap_or_default();
+            let message =
+                format!("{value} is out of range; it must be from {} to {}", limits.lowest, limits.highest);
+            found.push((setting.key, message));
+        }
+    }
+    listeners(config, &mut found);
+    sizes(config, &mut found);
+    archive(config, &mut found);
+    if let Err(error) = EnvFilter::builder().parse(&config.telemetry.log_level) {
+        found.push(("telemetry.log_level", format!("{:?}: {error}", config.telemetry.log_level)));
+    }
+    found
+}
+
+fn listeners(config: &Config, found: &mut Vec<(&'static str, String)>) {
+    let listen = &config.listen;
+    if listen.clients == listen.admin && listen.clients.port() != 0 {
+        found.push(("listen.admin", format!("{} is the address for clients too; choose another", listen.admin)));
+    }
+    let mut check = |key: &'static str, address: SocketAddr| {
+        if !address.ip().is_loopback() && !listen.allow_insecure {
+            let message = format!(
+                "{address} can be reached from other machines, and there is no TLS and there are no tokens yet: \
+                 whoever reaches it can read, write and delete everything. Listen on 127.0.0.1, or say \
+                 --allow-insecure-listen where the network itself is protected"
+            );
+            found.push((key, message));
+        }
+    };
+    check("listen.clients", listen.clients);
+    check("listen.admin", listen.admin);
+}
+
+fn sizes(config: &Config, found: &mut Vec<(&'static str, String)>) {
+    let (log, wal) = (&config.log, &config.wal);
+    if log.record_limit > log.batch_limit {
+        found.push(("log.record_limit", "must not exceed log.batch_limit: a batch holds whole records".to_owned()));
+    }
+    if log.batch_limit > log.byte_budget {
+        let message = "must be at least log.batch_limit: else the largest batch never fits".to_owned();
+        found.push(("log.byte_budget", message));
+    }
+    if wal.segment_size.as_u64() < log.batch_limit.as_u64().saturating_mul(2) {
+        let message = "must be at least twice log.batch_limit: an entry never spans two segments".to_owned();
+        found.push(("wal.segment_size", message));
+    }
+}
+
+fn archive(config: &Config, found: &mut Vec<(&'static str, String)>) {
+    let archive = &config.archive;
+    if let Some(Err(message)) = archive.url.as_deref().map(check_url) {
+        found.push(("archive.url", message));
+    }
+    if let Some(endpoint) = archive.endpoint.as_deref() {
+        match Url::parse(endpoint) {
+            Ok(url) if url.scheme() == "http" && !archive.allow_http => found.push((
+                "archive.endpoint",
+                "is not encrypted: use https://, or set archive.allow_http = true in a protected network".to_owned(),
+            )),
+            Ok(url) if matches!(url.scheme(), "http" | "https") && url.has_host() => {}
+            _ => found
+                .push(("archive.endpoint", format!("{endpoint:?} is not a URL like https://store.example:9000"))),
+        }
+    }
+    if let Err(error) = Job::new(archive.snapshot_schedule.as_str(), |_, _| {}) {
+        let message = format!(
+            "{:?} is not a cron expression like \"0 0 * * * *\" (second minute hour day month weekday): {error}",
+            archive.snapshot_schedule
+        );
+        found.push(("archive.snapshot_schedule", message));
+    }
+    if config.log.default_acknowledgement == duramen_types::Acknowledgement::Archived && archive.url.is_none() {
+        let message = "\"archived\" needs an archive: set archive.url, or choose \"local\" or \"quorum\"".to_owned();
+        found.push(("log.default_acknowledgement", message));
+    }
+}
+
+/// The message never repeats the URL: somebody may have put a secret in it.
+fn check_url(text: &str) -> Result<(), String> {
+    let example = "write s3://bucket/prefix, gs://bucket/prefix, az://container/prefix, file:///directory or memory:";
+    let url = Url::parse(text).map_err(|error| format!("is not a URL ({error}); {example}"))?;
+    if !url.username().is_empty() || url.password().is_some() {
+        return Err("must not hold credentials: they come from the environment, the profile or the instance".into());
+    }
+    match url.scheme() {
+        "s3" | "gs" | "az" if url.host_str().is_none_or(str::is_empty) => Err(format!("names no bucket; {example}")),
+        "file" if url.path() == "/" => Err("is the root directory; name a directory of its own".into()),
+        "s3" | "gs" | "az" | "file" | "memory" => Ok(()),
+        other => Err(format!("{other:?} is no kind of store known here; {example}")),
+    }
+}

@@ -1,0 +1,19 @@
+//! What a node tells about itself: log lines and metrics.
+
+mod logs;
+mod metrics;
+mod names;
+mod reference;
+
+pub use logs::{Error as LogsError, start_logs};
+pub use metrics::{Gauged, Metrics, Port, ReadSource};
+pub use reference::metrics_reference;
+
+/// The program's version.
+pub const VERSION: &str = env!("CARGO_PKG_VERSION");
+
+/// The commit of the program's source; "unknown" if it was built outside a checkout.
+pub const COMMIT: &str = env!("DURAMEN_COMMIT");
+
+#[cfg(test)]
+mod tests;
