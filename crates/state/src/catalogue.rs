@@ -1,6 +1,6 @@
 //! Control operations on a shard's catalogue.
 
-use duramen_types::{ControlOp, EntryId, HybridTime, Offset, ProducerId, ShardId, StreamId};
+use duramen_types::{ControlOp, EntryId, HybridTime, Index, Offset, ProducerId, ShardId, StreamId, Term};
 
 use crate::{
     ControlResult, Cursor, MAX_CURSORS_PER_STREAM, MAX_RESTORE_POINTS, MAX_STREAMS_PER_SHARD, MAX_TENANTS,
@@ -92,6 +92,8 @@ impl ShardState {
 
     fn delete_stream(&mut self, id: StreamId) -> Result {
         let stream = self.streams.remove(&id).ok_or(Rejection::UnknownStream(id))?;
+        // A rescue into a stream that is gone is refused anyway.
+        self.forget_rescues(id);
         if let Some(names) = self.names.get_mut(&stream.tenant) {
             names.remove(&stream.name);
             if names.is_empty() {
@@ -99,6 +101,14 @@ impl ShardState {
             }
         }
         Ok(ControlResult::Done)
+    }
+
+    fn forget_rescues(&mut self, stream: StreamId) {
+        let all = (stream, Term::ZERO, Index::ZERO)..=(stream, Term::MAX, Index::MAX);
+        let origins: Vec<_> = self.rescued.range(all).copied().collect();
+        for origin in origins {
+            self.rescued.remove(&origin);
+        }
     }
 
     fn stream_mut(&mut self, id: StreamId) -> std::result::Result<&mut Stream, Rejection> {

@@ -23,3 +23,6 @@ pub use limits::{
 pub use outcome::{Applied, ApplyError, BatchOutcome, ControlResult, Rejection};
 pub use shard::ShardState;
 pub use stream::{Cursor, ProducerState, RememberedBatch, Stream};
+
+#[cfg(test)]
+mod tests;

@@ -1,6 +1,8 @@
 //! What applying an entry gives.
 
-use duramen_types::{ChainValue, EntryId, FencingToken, HybridTime, Index, Offset, ProducerId, StreamConfig, StreamId};
+use duramen_types::{
+    ChainValue, EntryId, FencingToken, HybridTime, Index, Offset, ProducerId, StreamConfig, StreamId,
+};
 
 /// The outcome of one applied entry.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -21,6 +23,9 @@ pub enum BatchOutcome {
     /// It got the offsets from `base`.
     Appended { base: Offset },
     /// An idempotent producer sent it before; it then got the offsets from `base`.
+    ///
+    /// Of a rescue it says that nothing was taken, and `base` is the stream's tail: where its records are is not
+    /// remembered.
     Duplicate { base: Offset },
     /// It is in the log but not in its stream.
     Rejected(Rejection),

@@ -3,8 +3,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use duramen_types::{
-    BatchHeader, ChainValue, EntryBody, EntryHead, EntryId, HybridTime, Index, RescueOrigin, RestorePointName,
-    ShardId, StreamId, StreamName, TenantName, Term, genesis, leaf,
+    BatchHeader, ChainValue, EntryBody, EntryHead, EntryId, HybridTime, Index, RescueOrigin,
+    RestorePointName, ShardId, StreamId, StreamName, TenantName, Term, genesis, leaf,
 };
 
 use crate::{Applied, ApplyError, BatchOutcome, Rejection, Stream};
@@ -21,7 +21,8 @@ pub struct ShardState {
     pub(crate) terms: Vec<(Term, Index)>,
     pub(crate) streams: BTreeMap<StreamId, Stream>,
     pub(crate) names: BTreeMap<TenantName, BTreeMap<StreamName, StreamId>>,
-    pub(crate) rescued: BTreeSet<(Term, Index)>,
+    /// The origins of the batches that each stream has taken from rescues.
+    pub(crate) rescued: BTreeSet<(StreamId, Term, Index)>,
     pub(crate) tenants: BTreeMap<TenantName, HybridTime>,
     pub(crate) restore_points: BTreeMap<RestorePointName, HybridTime>,
 }
@@ -74,7 +75,8 @@ impl ShardState {
     }
 
     fn check_next(&self, id: EntryId, head: &EntryHead) -> Result<(), ApplyError> {
-        if id.index != self.end() {
+        // At the last index of all, the end is that index itself.
+        if id.index != self.end() || self.applied.is_some_and(|applied| applied.index == id.index) {
             return Err(ApplyError::NotNext { expected: self.end(), found: id });
         }
         if let Some(previous) = self.applied
@@ -96,21 +98,32 @@ impl ShardState {
     }
 
     /// Takes rescued batches at their stream's tail, unless the log holds their origin or they came before.
-    fn rescue(&mut self, time: HybridTime, origin: RescueOrigin, batches: &[BatchHeader]) -> Vec<BatchOutcome> {
-        let known = self.term_at(origin.index) == Some(origin.term)
-            || !self.rescued.insert((origin.term, origin.index));
-        batches
-            .iter()
-            .map(|batch| match self.streams.get_mut(&batch.stream) {
-                Some(stream) if known => BatchOutcome::Duplicate { base: stream.next },
-                Some(stream) => {
-                    let base = stream.next;
-                    stream.accept(time, batch);
-                    BatchOutcome::Appended { base }
-                }
-                None => BatchOutcome::Rejected(Rejection::UnknownStream(batch.stream)),
-            })
-            .collect()
+    ///
+    /// An origin may hold batches of several streams and is then rescued once for each of them.
+    fn rescue(
+        &mut self,
+        time: HybridTime,
+        origin: RescueOrigin,
+        batches: &[BatchHeader],
+    ) -> Vec<BatchOutcome> {
+        let in_log = self.term_at(origin.index) == Some(origin.term);
+        let mut taken = Vec::new();
+        let outcomes = batches.iter().map(|batch| {
+            let Some(stream) = self.streams.get_mut(&batch.stream) else {
+                return BatchOutcome::Rejected(Rejection::UnknownStream(batch.stream));
+            };
+            let base = stream.next;
+            let key = (batch.stream, origin.term, origin.index);
+            if in_log || self.rescued.contains(&key) {
+                return BatchOutcome::Duplicate { base };
+            }
+            stream.accept(time, batch);
+            taken.push(key);
+            BatchOutcome::Appended { base }
+        });
+        let outcomes = outcomes.collect();
+        self.rescued.extend(taken);
+        outcomes
     }
 
     /// The term that wrote `index`, if it is applied.

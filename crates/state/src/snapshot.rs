@@ -3,7 +3,7 @@
 //! ```text
 //! magic "DURSTATE" | version u32 | body | crc32 u32 (of everything before it)
 //! body = shard u16 | applied option (index u64, term u64) | time u64 | chain 32 | user end u64
-//!      | terms: count, (term u64, first u64)…  | rescued: count, (term u64, index u64)…
+//!      | terms: count, (term u64, first u64)…  | rescued: count, (stream u64, term u64, index u64)…
 //!      | tenants: count, (text, created u64)… | restore points: count, (text, time u64)…
 //!      | streams: count, stream…
 //! stream = id u64 | tenant text | name text | config | created u64 | last append u64 | next u64 | trimmed u64
@@ -11,13 +11,14 @@
 //!        | producers: count, (id u64, epoch u16, last seen u64, batches: u8, (sequence u32, records u32, base u64)…)…
 //! ```
 //!
-//! Little-endian; every list is in the order of its keys, so equal states give equal bytes.
+//! Little-endian. Every list is in the order of its keys, none twice, so equal states give equal bytes and whatever
+//! decodes gives its own bytes back.
 
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::collections::VecDeque;
 
 use duramen_types::{
-    CursorName, DecodeError, EntryId, FencingToken, Hash, HybridTime, Index, NameError, Offset, ProducerId, Reader,
-    RestorePointName, ShardId, StreamConfig, StreamId, StreamName, TenantName, Term, Writer,
+    CursorName, DecodeError, EntryId, FencingToken, Hash, HybridTime, Index, NameError, Offset, ProducerId,
+    Reader, RestorePointName, ShardId, StreamConfig, StreamId, StreamName, TenantName, Term, Writer,
 };
 
 use crate::{Cursor, ProducerState, REMEMBERED_BATCHES, RememberedBatch, ShardState, Stream};
@@ -26,6 +27,8 @@ const WHAT: &str = "shard state";
 const MAGIC: &[u8; 8] = b"DURSTATE";
 const VERSION: u32 = 1;
 const CRC_LEN: usize = 4;
+/// A stream with names of one character and nothing in its lists.
+const SMALLEST_STREAM: usize = 68;
 
 impl ShardState {
     /// The state as bytes; equal states give equal bytes.
@@ -41,8 +44,8 @@ impl ShardState {
             out.u64(term.get()).u64(first.get());
         }
         out.count(self.rescued.len());
-        for (term, index) in &self.rescued {
-            out.u64(term.get()).u64(index.get());
+        for (stream, term, index) in &self.rescued {
+            out.u64(stream.get()).u64(term.get()).u64(index.get());
         }
         out.count(self.tenants.len());
         for (tenant, created) in &self.tenants {
@@ -90,33 +93,71 @@ impl ShardState {
 
 fn decode_body(reader: &mut Reader<'_>) -> Result<ShardState, DecodeError> {
     let mut state = ShardState::new(ShardId::new(reader.u16()?));
-    state.applied = reader.option(|reader| {
-        Ok(EntryId { index: Index::new(reader.u64()?), term: Term::new(reader.u64()?) })
-    })?;
+    state.applied = reader
+        .option(|reader| Ok(EntryId { index: Index::new(reader.u64()?), term: Term::new(reader.u64()?) }))?;
     state.time = time(reader)?;
     state.chain = Hash::from_bytes(reader.array()?);
     state.user_end = Index::new(reader.u64()?);
-    state.terms = (0..reader.count(16)?)
-        .map(|_| Ok((Term::new(reader.u64()?), Index::new(reader.u64()?))))
-        .collect::<Result<_, DecodeError>>()?;
-    state.rescued = (0..reader.count(16)?)
-        .map(|_| Ok((Term::new(reader.u64()?), Index::new(reader.u64()?))))
-        .collect::<Result<BTreeSet<_>, DecodeError>>()?;
-    state.tenants = (0..reader.count(10)?)
-        .map(|_| Ok((name(reader, TenantName::parse)?, time(reader)?)))
-        .collect::<Result<BTreeMap<_, _>, DecodeError>>()?;
-    state.restore_points = (0..reader.count(10)?)
-        .map(|_| Ok((name(reader, RestorePointName::parse)?, time(reader)?)))
-        .collect::<Result<BTreeMap<_, _>, DecodeError>>()?;
-    for _ in 0..reader.count(64)? {
-        let id = StreamId::new(reader.u64()?);
-        let stream = decode_stream(reader)?;
+    state.terms = ascending(reader, 16, |reader| Ok((Term::new(reader.u64()?), Index::new(reader.u64()?))))?;
+    check_terms(reader, &state)?;
+    let rescued = ascending(reader, 24, |reader| {
+        let stream = StreamId::new(reader.u64()?);
+        Ok(((stream, Term::new(reader.u64()?), Index::new(reader.u64()?)), ()))
+    })?;
+    state.rescued = rescued.into_iter().map(|(origin, ())| origin).collect();
+    state.tenants = ascending(reader, 11, |reader| Ok((name(reader, TenantName::parse)?, time(reader)?)))?
+        .into_iter()
+        .collect();
+    state.restore_points =
+        ascending(reader, 11, |reader| Ok((name(reader, RestorePointName::parse)?, time(reader)?)))?
+            .into_iter()
+            .collect();
+    let streams = ascending(reader, SMALLEST_STREAM, |reader| {
+        Ok((StreamId::new(reader.u64()?), decode_stream(reader)?))
+    })?;
+    for (id, stream) in &streams {
         let names = state.names.entry(stream.tenant.clone()).or_default();
-        if names.insert(stream.name.clone(), id).is_some() || state.streams.insert(id, stream).is_some() {
-            return reader.invalid(format!("stream {id} or its name occurs twice"));
+        if names.insert(stream.name.clone(), *id).is_some() {
+            return reader
+                .invalid(format!("two streams of tenant {} are named {}", stream.tenant, stream.name));
         }
     }
+    state.streams = streams.into_iter().collect();
     Ok(state)
+}
+
+/// A list in the strict order of its keys, of items that take at least `smallest` bytes each.
+fn ascending<K: Ord, V>(
+    reader: &mut Reader<'_>,
+    smallest: usize,
+    read: impl Fn(&mut Reader<'_>) -> Result<(K, V), DecodeError>,
+) -> Result<Vec<(K, V)>, DecodeError> {
+    let count = reader.count(smallest)?;
+    let mut items: Vec<(K, V)> = Vec::with_capacity(count);
+    for _ in 0..count {
+        let item = read(reader)?;
+        if items.last().is_some_and(|last| last.0 >= item.0) {
+            return reader.invalid("a list is not in the order of its keys");
+        }
+        items.push(item);
+    }
+    Ok(items)
+}
+
+/// The terms reach from the log's first index to the last applied entry, each from a later index than the one before.
+fn check_terms(reader: &Reader<'_>, state: &ShardState) -> Result<(), DecodeError> {
+    let starts_at_zero = state.terms.first().is_none_or(|(_, first)| *first == Index::ZERO);
+    let ordered = state.terms.is_sorted_by(|(_, one), (_, other)| one < other);
+    let reaches_applied = match (state.terms.last(), state.applied) {
+        (None, None) => true,
+        (Some((term, first)), Some(applied)) => *term == applied.term && *first <= applied.index,
+        _ => false,
+    };
+    if starts_at_zero && ordered && reaches_applied && state.user_end <= state.end() {
+        Ok(())
+    } else {
+        reader.invalid("its terms are not those of a log through the last applied entry")
+    }
 }
 
 fn encode_stream(stream: &Stream, out: &mut Writer) {
@@ -155,18 +196,19 @@ fn decode_stream(reader: &mut Reader<'_>) -> Result<Stream, DecodeError> {
     }
     stream.appended_bytes = reader.u64()?;
     stream.fencing_token = reader.option(|reader| name(reader, FencingToken::parse))?;
-    stream.cursors = (0..reader.count(18)?)
-        .map(|_| {
-            let cursor = name(reader, CursorName::parse)?;
-            Ok((cursor, Cursor { offset: Offset::new(reader.u64()?), committed: time(reader)? }))
-        })
-        .collect::<Result<BTreeMap<_, _>, DecodeError>>()?;
-    stream.producers = (0..reader.count(19)?)
-        .map(|_| {
-            let id = ProducerId::new(reader.u64()?);
-            Ok((id, decode_producer(reader)?))
-        })
-        .collect::<Result<BTreeMap<_, _>, DecodeError>>()?;
+    stream.cursors = ascending(reader, 19, |reader| {
+        let cursor = name(reader, CursorName::parse)?;
+        Ok((cursor, Cursor { offset: Offset::new(reader.u64()?), committed: time(reader)? }))
+    })?
+    .into_iter()
+    .collect();
+    if stream.cursors.values().any(|cursor| cursor.offset > stream.next) {
+        return reader.invalid(format!("a cursor of stream {} is beyond its tail", stream.name));
+    }
+    stream.producers =
+        ascending(reader, 35, |reader| Ok((ProducerId::new(reader.u64()?), decode_producer(reader)?)))?
+            .into_iter()
+            .collect();
     Ok(stream)
 }
 
@@ -177,11 +219,11 @@ fn decode_producer(reader: &mut Reader<'_>) -> Result<ProducerState, DecodeError
     if count == 0 || count > REMEMBERED_BATCHES {
         return reader.invalid(format!("a producer remembers {count} batches"));
     }
-    let batches = (0..count)
-        .map(|_| {
-            Ok(RememberedBatch { sequence: reader.u32()?, records: reader.u32()?, base: Offset::new(reader.u64()?) })
-        })
-        .collect::<Result<VecDeque<_>, DecodeError>>()?;
+    let mut batches = VecDeque::with_capacity(REMEMBERED_BATCHES);
+    for _ in 0..count {
+        let (sequence, records) = (reader.u32()?, reader.u32()?);
+        batches.push_back(RememberedBatch { sequence, records, base: Offset::new(reader.u64()?) });
+    }
     Ok(ProducerState { epoch, last_seen, batches })
 }
 

@@ -2,7 +2,9 @@
 
 use std::collections::{BTreeMap, VecDeque};
 
-use duramen_types::{CursorName, FencingToken, HybridTime, Offset, ProducerId, StreamConfig, StreamName, TenantName};
+use duramen_types::{
+    CursorName, FencingToken, HybridTime, Offset, ProducerId, StreamConfig, StreamName, TenantName,
+};
 
 /// One stream of a shard.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -51,7 +53,12 @@ pub struct RememberedBatch {
 }
 
 impl Stream {
-    pub(crate) fn new(tenant: TenantName, name: StreamName, config: StreamConfig, created: HybridTime) -> Self {
+    pub(crate) fn new(
+        tenant: TenantName,
+        name: StreamName,
+        config: StreamConfig,
+        created: HybridTime,
+    ) -> Self {
         Self {
             tenant,
             name,
