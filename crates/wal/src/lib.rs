@@ -10,6 +10,7 @@ mod catalog;
 mod disk;
 mod error;
 pub mod format;
+mod inspect;
 mod options;
 mod pages;
 mod reader;
@@ -24,11 +25,14 @@ mod tail;
 mod wal;
 mod writer;
 
+pub mod datadir;
 pub mod durable;
+pub mod sim;
 
 pub use disk::{Disk, DiskFile, File, LockGuard, RealDisk};
 pub use error::Error;
 pub use format::{MAX_PAYLOAD_BYTES, Record};
+pub use inspect::{Damage, DamageKind, Report, SegmentReport, inspect, salvage};
 pub use options::{FrameObserver, FrameWritten, Fsync, WalOptions};
 pub use recovery::{RecoveryReport, TailCut};
 pub use stats::Stats;

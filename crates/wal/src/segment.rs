@@ -193,28 +193,57 @@ pub(crate) fn scan(
         }
         break;
     }
-    let mut position = scan.end;
-    while position < limit {
-        match read_frame(file, path, header, position, limit)? {
+    let (end, end_frame) = (scan.end, scan.end_frame);
+    each_found(file, path, header, end, limit, &mut |found| {
+        match found {
             Found::Frame(frame) => {
                 scan.synced_through = scan.synced_through.max(frame.header.synced_through);
-                if frame.header.sequence > scan.end_frame {
-                    scan.unreachable += 1;
-                }
-                position += frame.header.size();
+                scan.unreachable += u64::from(frame.header.sequence > end_frame);
             }
-            Found::Torn(torn, _) => {
-                // Its header is intact, so what it says of earlier frames holds.
-                scan.synced_through = scan.synced_through.max(torn.synced_through);
-                position += BLOCK;
-            }
-            Found::Nothing { .. } => position += BLOCK,
+            // Its header is intact, so what it says of earlier frames holds.
+            Found::Torn(torn, _) => scan.synced_through = scan.synced_through.max(torn.synced_through),
+            Found::Nothing { .. } => {}
         }
-    }
+        Ok(())
+    })?;
     if scan.unreachable > 0 && scan.tail == ScanEnd::Clean {
         scan.tail = ScanEnd::Broken(format!("frame {} is missing before later ones", scan.end_frame));
     }
     Ok(scan)
+}
+
+/// Hands every valid frame of a segment to `visit`, whatever lies between them.
+pub(crate) fn scan_all(
+    file: &File,
+    path: &Path,
+    header: &SegmentHeader,
+    limit: u64,
+    visit: &mut dyn FnMut(&Frame) -> Result<(), Error>,
+) -> Result<(), Error> {
+    each_found(file, path, header, BLOCK, limit, &mut |found| match found {
+        Found::Frame(frame) => visit(frame),
+        Found::Torn(..) | Found::Nothing { .. } => Ok(()),
+    })
+}
+
+/// Looks for frames from `position` on: behind a valid one at its end, else in the next block.
+fn each_found(
+    file: &File,
+    path: &Path,
+    header: &SegmentHeader,
+    mut position: u64,
+    limit: u64,
+    visit: &mut dyn FnMut(&Found) -> Result<(), Error>,
+) -> Result<(), Error> {
+    while position < limit {
+        let found = read_frame(file, path, header, position, limit)?;
+        visit(&found)?;
+        position += match &found {
+            Found::Frame(frame) => frame.header.size(),
+            Found::Torn(..) | Found::Nothing { .. } => BLOCK,
+        };
+    }
+    Ok(())
 }
 
 enum Found {
