@@ -1,1 +1,5 @@
-fn main() {}
+//! The `duramen` program.
+
+fn main() -> std::process::ExitCode {
+    duramen::cli::run()
+}

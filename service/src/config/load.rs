@@ -93,7 +93,8 @@ impl Loaded {
 
     /// Puts the layers together and checks the result; reports all mistakes of all layers at once.
     pub fn from_layers(layers: &Layers) -> Result<Self, Problems> {
-        let mut loading = Loading { config: Config::default(), sources: BTreeMap::new(), problems: Vec::new() };
+        let mut loading =
+            Loading { config: Config::default(), sources: BTreeMap::new(), problems: Vec::new() };
         if let Some((path, text)) = &layers.file {
             loading.file(path, text);
         }
@@ -194,7 +195,8 @@ impl Loading {
             self.config.settings().into_iter().find(|setting| setting.key == key).map(|s| s.value.kind());
         match wanted {
             Some(kind) if kind.toml != value.type_str() => {
-                let message = format!("is {} {}, expected {}", article(value.type_str()), value.type_str(), kind.is);
+                let message =
+                    format!("is {} {}, expected {}", article(value.type_str()), value.type_str(), kind.is);
                 self.report(at, key, message);
             }
             _ => self.set(at, key, &text),
@@ -269,11 +271,11 @@ fn unknown(key: &str, config: &mut Config) -> String {
 
 /// Whether two names differ in how they are put together only, or in at most two letters.
 fn alike(known: &str, given: &str) -> bool {
-    let plain = |name: &str| name.chars().filter(char::is_ascii_alphanumeric).collect::<String>().to_lowercase();
+    let plain =
+        |name: &str| name.chars().filter(char::is_ascii_alphanumeric).collect::<String>().to_lowercase();
     let (known, given) = (plain(known), plain(given));
     let shared_start = known.chars().zip(given.chars()).take_while(|(a, b)| a == b).count();
-    let shared_end =
-        known.chars().rev().zip(given.chars().rev()).take_while(|(a, b)| a == b).count();
+    let shared_end = known.chars().rev().zip(given.chars().rev()).take_while(|(a, b)| a == b).count();
     let longest = known.len().max(given.len());
     longest.saturating_sub(shared_start + shared_end) <= 2 && shared_start + shared_end > 2
 }

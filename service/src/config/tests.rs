@@ -78,7 +78,10 @@ fn a_later_layer_wins_and_its_origin_is_shown() {
     layers.flags = vec![("--set".into(), "wal.cache".into(), "8MiB".into())];
     let loaded = Loaded::from_layers(&layers).unwrap();
     let wal = &loaded.config.wal;
-    assert_eq!([wal.segment_size, wal.reserve, wal.cache], [ByteSize::mib(64), ByteSize::gib(2), ByteSize::mib(8)]);
+    assert_eq!(
+        [wal.segment_size, wal.reserve, wal.cache],
+        [ByteSize::mib(64), ByteSize::gib(2), ByteSize::mib(8)]
+    );
     let shown = loaded.show();
     for (value, origin) in [
         ("segment_size = \"64MiB\"", "duramen.toml:2"),
@@ -161,7 +164,13 @@ fn settings_that_contradict_each_other_are_reported() {
     let keys: Vec<_> = found.iter().map(|line| line.split(": ").nth(1).unwrap()).collect();
     assert_eq!(
         keys,
-        ["log.record_limit", "log.byte_budget", "log.default_acknowledgement", "wal.segment_size", "listen.admin"]
+        [
+            "log.record_limit",
+            "log.byte_budget",
+            "log.default_acknowledgement",
+            "wal.segment_size",
+            "listen.admin"
+        ]
     );
 }
 

@@ -31,7 +31,10 @@ pub(super) fn validate(config: &mut Config) -> Vec<(&'static str, String)> {
 fn listeners(config: &Config, found: &mut Vec<(&'static str, String)>) {
     let listen = &config.listen;
     if listen.clients == listen.admin && listen.clients.port() != 0 {
-        found.push(("listen.admin", format!("{} is the address for clients too; choose another", listen.admin)));
+        found.push((
+            "listen.admin",
+            format!("{} is the address for clients too; choose another", listen.admin),
+        ));
     }
     let mut check = |key: &'static str, address: SocketAddr| {
         if !address.ip().is_loopback() && !listen.allow_insecure {
@@ -50,7 +53,10 @@ fn listeners(config: &Config, found: &mut Vec<(&'static str, String)>) {
 fn sizes(config: &Config, found: &mut Vec<(&'static str, String)>) {
     let (log, wal) = (&config.log, &config.wal);
     if log.record_limit > log.batch_limit {
-        found.push(("log.record_limit", "must not exceed log.batch_limit: a batch holds whole records".to_owned()));
+        found.push((
+            "log.record_limit",
+            "must not exceed log.batch_limit: a batch holds whole records".to_owned(),
+        ));
     }
     if log.batch_limit > log.byte_budget {
         let message = "must be at least log.batch_limit: else the largest batch never fits".to_owned();
@@ -71,11 +77,14 @@ fn archive(config: &Config, found: &mut Vec<(&'static str, String)>) {
         match Url::parse(endpoint) {
             Ok(url) if url.scheme() == "http" && !archive.allow_http => found.push((
                 "archive.endpoint",
-                "is not encrypted: use https://, or set archive.allow_http = true in a protected network".to_owned(),
+                "is not encrypted: use https://, or set archive.allow_http = true in a protected network"
+                    .to_owned(),
             )),
             Ok(url) if matches!(url.scheme(), "http" | "https") && url.has_host() => {}
-            _ => found
-                .push(("archive.endpoint", format!("{endpoint:?} is not a URL like https://store.example:9000"))),
+            _ => found.push((
+                "archive.endpoint",
+                format!("{endpoint:?} is not a URL like https://store.example:9000"),
+            )),
         }
     }
     if let Err(error) = Job::new(archive.snapshot_schedule.as_str(), |_, _| {}) {
@@ -85,21 +94,28 @@ fn archive(config: &Config, found: &mut Vec<(&'static str, String)>) {
         );
         found.push(("archive.snapshot_schedule", message));
     }
-    if config.log.default_acknowledgement == duramen_types::Acknowledgement::Archived && archive.url.is_none() {
-        let message = "\"archived\" needs an archive: set archive.url, or choose \"local\" or \"quorum\"".to_owned();
+    if config.log.default_acknowledgement == duramen_types::Acknowledgement::Archived && archive.url.is_none()
+    {
+        let message =
+            "\"archived\" needs an archive: set archive.url, or choose \"local\" or \"quorum\"".to_owned();
         found.push(("log.default_acknowledgement", message));
     }
 }
 
 /// The message never repeats the URL: somebody may have put a secret in it.
 fn check_url(text: &str) -> Result<(), String> {
-    let example = "write s3://bucket/prefix, gs://bucket/prefix, az://container/prefix, file:///directory or memory:";
+    let example =
+        "write s3://bucket/prefix, gs://bucket/prefix, az://container/prefix, file:///directory or memory:";
     let url = Url::parse(text).map_err(|error| format!("is not a URL ({error}); {example}"))?;
     if !url.username().is_empty() || url.password().is_some() {
-        return Err("must not hold credentials: they come from the environment, the profile or the instance".into());
+        return Err(
+            "must not hold credentials: they come from the environment, the profile or the instance".into()
+        );
     }
     match url.scheme() {
-        "s3" | "gs" | "az" if url.host_str().is_none_or(str::is_empty) => Err(format!("names no bucket; {example}")),
+        "s3" | "gs" | "az" if url.host_str().is_none_or(str::is_empty) => {
+            Err(format!("names no bucket; {example}"))
+        }
         "file" if url.path() == "/" => Err("is the root directory; name a directory of its own".into()),
         "s3" | "gs" | "az" | "file" | "memory" => Ok(()),
         other => Err(format!("{other:?} is no kind of store known here; {example}")),

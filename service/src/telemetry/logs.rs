@@ -32,7 +32,9 @@ pub fn start_logs(config: &Telemetry) -> Result<(), Error> {
     match config.log_format {
         LogFormat::Text => registry.with(lines.with_target(false)).try_init()?,
         LogFormat::Json => {
-            registry.with(lines.json().flatten_event(true).with_current_span(true).with_span_list(false)).try_init()?;
+            registry
+                .with(lines.json().flatten_event(true).with_current_span(true).with_span_list(false))
+                .try_init()?;
         }
     }
     Ok(())

@@ -362,7 +362,8 @@ impl Registry {
     fn key(metric: Metric, values: &[&'static str]) -> metrics::Key {
         debug_assert_eq!(metric.labels.len(), values.len(), "{} has other labels", metric.name);
         let labels = metric.labels.iter().zip(values);
-        let labels: Vec<_> = labels.map(|((label, _), value)| Label::from_static_parts(label, value)).collect();
+        let labels: Vec<_> =
+            labels.map(|((label, _), value)| Label::from_static_parts(label, value)).collect();
         metrics::Key::from_parts(metric.name, labels)
     }
 

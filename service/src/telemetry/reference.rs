@@ -26,9 +26,17 @@ pub fn metrics_reference() -> String {
             Kind::Gauge => "gauge",
             Kind::Histogram(_) => "histogram",
         };
-        let labels: Vec<_> = metric.labels.iter().map(|(label, about)| format!("`{label}`: {about}")).collect();
-        writeln!(page, "| `{}` | {kind} | {} | {} | {} |", metric.name, metric.unit, labels.join("; "), metric.help)
-            .expect("writing to a String can't fail");
+        let labels: Vec<_> =
+            metric.labels.iter().map(|(label, about)| format!("`{label}`: {about}")).collect();
+        writeln!(
+            page,
+            "| `{}` | {kind} | {} | {} | {} |",
+            metric.name,
+            metric.unit,
+            labels.join("; "),
+            metric.help
+        )
+        .expect("writing to a String can't fail");
     }
     page
 }

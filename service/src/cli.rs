@@ -1,0 +1,265 @@
+//! The command line of `duramen`.
+
+use std::ffi::OsString;
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+use std::sync::Arc;
+
+use anyhow::Context as _;
+use clap::{Args, Parser, Subcommand};
+use tokio::signal::unix::{SignalKind, signal};
+
+use crate::Node;
+use crate::config::{self, Layers, Loaded, Problem, Problems, Source};
+use crate::server::Listeners;
+use crate::telemetry::{self, Metrics};
+
+/// The version with the commit that it was built from.
+const LONG_VERSION: &str = concat!(env!("CARGO_PKG_VERSION"), " (", env!("DURAMEN_COMMIT"), ")");
+/// The configuration file that is read where none is named.
+const USUAL_FILE: &str = "duramen.toml";
+/// A wrong configuration or command line.
+const EXIT_USAGE: u8 = 2;
+
+/// A durable log whose older part hardens into object storage.
+#[derive(Debug, Parser)]
+#[command(name = "duramen", version = LONG_VERSION, args_conflicts_with_subcommands = true)]
+struct Cli {
+    #[command(flatten)]
+    serve: ServeArgs,
+    #[command(subcommand)]
+    command: Option<Command>,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Runs a node (what happens without a command too)
+    Serve(ServeArgs),
+    /// Prints docs/CONFIGURATION.md
+    #[command(hide = true)]
+    ConfigReference,
+    /// Prints docs/METRICS.md
+    #[command(hide = true)]
+    MetricsReference,
+    /// Prints the OpenAPI document of the HTTP interface
+    #[command(hide = true)]
+    Openapi,
+}
+
+/// How a node is configured. All settings are in docs/CONFIGURATION.md.
+#[derive(Debug, Default, Args)]
+struct ServeArgs {
+    /// The configuration file [default: ./duramen.toml if there is one]
+    #[arg(long, value_name = "FILE", env = "DURAMEN_CONFIG")]
+    config: Option<PathBuf>,
+    /// The directory that holds everything the node keeps on the local disk (node.data)
+    #[arg(long, value_name = "DIR")]
+    data: Option<String>,
+    /// The node's number in its cluster (node.id)
+    #[arg(long, value_name = "NUMBER")]
+    node_id: Option<String>,
+    /// Where the archive is: s3://bucket/prefix, gs://…, az://…, file:///directory (archive.url)
+    #[arg(long, value_name = "URL")]
+    archive: Option<String>,
+    /// The branch of the archive that the node writes (archive.branch)
+    #[arg(long, value_name = "NAME")]
+    branch: Option<String>,
+    /// The address for clients (listen.clients)
+    #[arg(long, value_name = "ADDRESS")]
+    listen: Option<String>,
+    /// The address for operators (listen.admin)
+    #[arg(long, value_name = "ADDRESS")]
+    admin_listen: Option<String>,
+    /// Permits addresses that other machines can reach, without TLS and tokens (listen.allow_insecure)
+    #[arg(long)]
+    allow_insecure_listen: bool,
+    /// Any setting; may be given many times
+    #[arg(long, value_name = "SECTION.KEY=VALUE")]
+    set: Vec<String>,
+    /// Prints the effective configuration and where each value came from, and starts nothing
+    #[arg(long)]
+    validate: bool,
+}
+
+/// Runs the program; the exit code is 0 for success, 2 for a wrong configuration or command line, 1 for a failure.
+pub fn run() -> ExitCode {
+    let cli = Cli::parse();
+    match cli.command {
+        None => serve(&cli.serve),
+        Some(Command::Serve(args)) => serve(&args),
+        Some(Command::ConfigReference) => print(&config::reference()),
+        Some(Command::MetricsReference) => print(&telemetry::metrics_reference()),
+        Some(Command::Openapi) => print(&crate::http::openapi()),
+    }
+}
+
+/// Prints to standard output; a reader that has closed it has read enough.
+fn print(text: &str) -> ExitCode {
+    use std::io::Write as _;
+    match std::io::stdout().write_all(text.as_bytes()) {
+        Err(error) if error.kind() != std::io::ErrorKind::BrokenPipe => ExitCode::FAILURE,
+        _ => ExitCode::SUCCESS,
+    }
+}
+
+fn serve(args: &ServeArgs) -> ExitCode {
+    let loaded = layers(args, std::env::vars_os()).and_then(|layers| Loaded::from_layers(&layers));
+    let loaded = match loaded {
+        Ok(loaded) => loaded,
+        Err(problems) => {
+            eprintln!("{problems}");
+            return ExitCode::from(EXIT_USAGE);
+        }
+    };
+    if args.validate {
+        return print(&loaded.show());
+    }
+    match start(loaded) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("duramen: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// What the file, the environment and the flags say, weakest first.
+fn layers(
+    args: &ServeArgs,
+    environment: impl Iterator<Item = (OsString, OsString)>,
+) -> Result<Layers, Problems> {
+    let mut flags = Vec::new();
+    let dedicated = [
+        ("--data", "node.data", &args.data),
+        ("--node-id", "node.id", &args.node_id),
+        ("--archive", "archive.url", &args.archive),
+        ("--branch", "archive.branch", &args.branch),
+        ("--listen", "listen.clients", &args.listen),
+        ("--admin-listen", "listen.admin", &args.admin_listen),
+    ];
+    let mut problems = Vec::new();
+    for set in &args.set {
+        match set.split_once('=') {
+            Some((key, value)) => flags.push(("--set".to_owned(), key.trim().to_owned(), value.to_owned())),
+            None => problems.push(Problem {
+                at: Source::Flag("--set".to_owned()),
+                key: String::new(),
+                message: format!("{set:?} is not section.key=value"),
+            }),
+        }
+    }
+    for (flag, key, value) in dedicated {
+        flags.extend(value.iter().map(|value| (flag.to_owned(), key.to_owned(), value.clone())));
+    }
+    if args.allow_insecure_listen {
+        let flag = "--allow-insecure-listen";
+        flags.push((flag.to_owned(), "listen.allow_insecure".to_owned(), "true".to_owned()));
+    }
+    // Names that aren't UTF-8 are none of ours; values that aren't will not parse and are reported.
+    let environment = environment
+        .filter_map(|(name, value)| Some((name.into_string().ok()?, value.to_string_lossy().into_owned())))
+        .collect();
+    let file = match &args.config {
+        Some(path) => Some(path.as_path()),
+        None => Some(Path::new(USUAL_FILE)).filter(|path| path.exists()),
+    };
+    let file = match file.map(|path| (path, std::fs::read_to_string(path))) {
+        None => None,
+        Some((path, Ok(text))) => Some((path.to_owned(), text)),
+        Some((path, Err(error))) => {
+            problems.push(Problem {
+                at: Source::Flag("--config".to_owned()),
+                key: String::new(),
+                message: format!("{} can't be read: {error}", path.display()),
+            });
+            None
+        }
+    };
+    if problems.is_empty() { Ok(Layers { file, environment, flags }) } else { Err(Problems(problems)) }
+}
+
+fn start(loaded: Loaded) -> anyhow::Result<()> {
+    telemetry::start_logs(&loaded.config.telemetry).context("logging")?;
+    let runtime =
+        tokio::runtime::Builder::new_multi_thread().enable_all().build().context("the async runtime")?;
+    runtime.block_on(run_node(loaded))
+}
+
+/// Runs a node until SIGTERM or SIGINT; a second signal ends it at once, as a crash would.
+async fn run_node(loaded: Loaded) -> anyhow::Result<()> {
+    let config = Arc::new(loaded.config);
+    let mut terminate = signal(SignalKind::terminate()).context("the handler of SIGTERM")?;
+    let mut interrupt = signal(SignalKind::interrupt()).context("the handler of SIGINT")?;
+    // The ports come first: a second node on them fails before it touches anything.
+    let listeners = Listeners::bind(&config.listen).await?;
+    let metrics = Arc::new(Metrics::new());
+    let node = tokio::select! {
+        node = Node::start(&config) => node?,
+        _ = terminate.recv() => return Ok(()),
+        _ = interrupt.recv() => return Ok(()),
+    };
+    let mut serving = listeners.serve(node.clone(), Arc::clone(&config), metrics).await?;
+    tracing::info!(
+        version = LONG_VERSION,
+        node = config.node.id,
+        clients = %serving.clients(),
+        admin = %serving.admin(),
+        data = %config.node.data.display(),
+        archive = config.archive.url.as_deref().unwrap_or("none"),
+        "the node is serving"
+    );
+    tokio::select! {
+        _ = terminate.recv() => {}
+        _ = interrupt.recv() => {}
+    }
+    tracing::info!(timeout = ?config.shutdown.timeout, "stopping");
+    let stop = async {
+        if !serving.drain(config.shutdown.timeout).await {
+            tracing::warn!("requests under way were cut off after shutdown.timeout");
+        }
+        node.shutdown(config.shutdown.timeout).await?;
+        serving.close().await;
+        tracing::info!("the node has stopped");
+        Ok(())
+    };
+    tokio::select! {
+        stopped = stop => stopped,
+        _ = terminate.recv() => anyhow::bail!("stopped by a second signal before everything was archived"),
+        _ = interrupt.recv() => anyhow::bail!("stopped by a second signal before everything was archived"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parse(line: &[&str]) -> ServeArgs {
+        Cli::parse_from(std::iter::once("duramen").chain(line.iter().copied())).serve
+    }
+
+    #[test]
+    fn the_command_line_is_well_formed() {
+        <Cli as clap::CommandFactory>::command().debug_assert();
+    }
+
+    #[test]
+    fn dedicated_flags_win_over_set_and_both_over_the_environment() {
+        let args = parse(&["--set", "node.id=3", "--node-id", "4", "--set", "wal.fsync=interval"]);
+        let environment =
+            [("DURAMEN_NODE__ID".into(), "2".into()), ("DURAMEN_WAL__FSYNC".into(), "always".into())];
+        let layers = layers(&args, environment.into_iter()).unwrap();
+        let loaded = Loaded::from_layers(&layers).unwrap();
+        assert_eq!(loaded.config.node.id, 4);
+        assert_eq!(loaded.source("node.id").to_string(), "--node-id");
+        assert_eq!(loaded.config.wal.fsync, config::Fsync::Interval);
+        assert_eq!(loaded.source("wal.fsync").to_string(), "--set");
+    }
+
+    #[test]
+    fn a_file_that_cannot_be_read_and_a_bad_set_are_reported_together() {
+        let args = parse(&["--config", "/nowhere/duramen.toml", "--set", "nonsense"]);
+        let problems = layers(&args, std::iter::empty()).unwrap_err().to_string();
+        assert!(problems.contains("--config: /nowhere/duramen.toml can't be read"), "{problems}");
+        assert!(problems.contains("--set: \"nonsense\" is not section.key=value"), "{problems}");
+    }
+}

@@ -1,0 +1,155 @@
+//! What gRPC and HTTP share: the node behind them, time limits, errors as they travel, records out of batches.
+
+use std::future::Future;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use bytes::Bytes;
+use duramen_proto::ErrorCode;
+use duramen_types::Offset;
+use duramen_types::batch::{Batch, Records, normalise};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio_util::sync::CancellationToken;
+
+use crate::Node;
+use crate::api::{Code, Error, ReadBatch, Result};
+use crate::config::Config;
+use crate::telemetry::Metrics;
+
+/// A node as its interfaces see it. Shared by all connections.
+#[derive(Debug)]
+pub(crate) struct Edge {
+    pub(crate) node: Node,
+    pub(crate) metrics: Arc<Metrics>,
+    pub(crate) config: Arc<Config>,
+    /// Cancelled when the node is to stop: long-running calls then end.
+    pub(crate) stopping: CancellationToken,
+    /// Permits for bodies that are being received, in KiB of the byte budget.
+    receiving: Arc<Semaphore>,
+    started: u64,
+    requests: AtomicU64,
+}
+
+/// The largest size of a body in KiB as a number of permits.
+const KIB: u64 = 1024;
+
+impl Edge {
+    pub(crate) fn new(
+        node: Node,
+        config: Arc<Config>,
+        metrics: Arc<Metrics>,
+        stopping: CancellationToken,
+    ) -> Self {
+        let budget = config.log.byte_budget.as_u64() / KIB;
+        let permits = usize::try_from(budget).unwrap_or(usize::MAX).min(Semaphore::MAX_PERMITS);
+        Self {
+            receiving: Arc::new(Semaphore::new(permits)),
+            started: node.latest_time().as_micros(),
+            requests: AtomicU64::new(0),
+            node,
+            metrics,
+            config,
+            stopping,
+        }
+    }
+
+    /// An id for a request that brought none: unique in this process, and unlikely to be another's.
+    pub(crate) fn request_id(&self) -> String {
+        let number = self.requests.fetch_add(1, Ordering::Relaxed);
+        format!("{:x}-{number:x}", self.started & 0xffff_ffff)
+    }
+
+    /// Room in the byte budget for a body of at most `bytes`, until the permit is dropped.
+    pub(crate) fn receive(&self, bytes: u64) -> Result<OwnedSemaphorePermit> {
+        let permits = u32::try_from(bytes.div_ceil(KIB)).unwrap_or(u32::MAX);
+        Arc::clone(&self.receiving).try_acquire_many_owned(permits).map_err(|_| {
+            let message = "the node is receiving as much as log.byte_budget allows; try again in a moment";
+            Error::new(Code::ResourceExhausted, message)
+        })
+    }
+}
+
+/// Bounds an operation that changes something: beyond its limit its outcome is unknown.
+pub(crate) async fn changing<T>(
+    limit: Option<Duration>,
+    operation: impl Future<Output = Result<T>>,
+) -> Result<T> {
+    within(limit, operation).await.unwrap_or_else(|limit| Err(unknown_outcome(limit)))
+}
+
+/// Bounds an operation that only looks.
+pub(crate) async fn looking<T>(
+    limit: Option<Duration>,
+    operation: impl Future<Output = Result<T>>,
+) -> Result<T> {
+    within(limit, operation).await.unwrap_or_else(|limit| {
+        let message = format!("no answer within the {limit:?} that the client allows; nothing was changed");
+        Err(Error::new(Code::Unavailable, message))
+    })
+}
+
+async fn within<T>(
+    limit: Option<Duration>,
+    operation: impl Future<Output = T>,
+) -> std::result::Result<T, Duration> {
+    match limit {
+        Some(limit) => tokio::time::timeout(limit, operation).await.map_err(|_| limit),
+        None => Ok(operation.await),
+    }
+}
+
+/// What a time-out of a change is answered with.
+pub(crate) fn unknown_outcome(limit: Duration) -> Error {
+    let message = format!(
+        "no answer within {limit:?}: it may have been done or may still be. Look before repeating it, or repeat it \
+         with a producer stamp or match_offset"
+    );
+    Error::new(Code::UnknownOutcome, message)
+}
+
+/// A code of the node as every interface spells it.
+pub(crate) const fn wire_code(code: Code) -> ErrorCode {
+    match code {
+        Code::InvalidArgument => ErrorCode::InvalidArgument,
+        Code::RecordTooLarge => ErrorCode::RecordTooLarge,
+        Code::BatchTooLarge => ErrorCode::BatchTooLarge,
+        Code::EmptyBatch => ErrorCode::EmptyBatch,
+        Code::UnknownTenant => ErrorCode::UnknownTenant,
+        Code::UnknownStream => ErrorCode::UnknownStream,
+        Code::UnknownCursor => ErrorCode::UnknownCursor,
+        Code::UnknownRestorePoint => ErrorCode::UnknownRestorePoint,
+        Code::StreamExists => ErrorCode::StreamExists,
+        Code::TenantExists => ErrorCode::TenantExists,
+        Code::RestorePointExists => ErrorCode::RestorePointExists,
+        Code::OffsetMismatch => ErrorCode::OffsetMismatch,
+        Code::Fenced => ErrorCode::Fenced,
+        Code::ProducerFenced => ErrorCode::ProducerFenced,
+        Code::OutOfOrderSequence => ErrorCode::OutOfOrderSequence,
+        Code::UnknownProducer => ErrorCode::UnknownProducer,
+        Code::ConfigChanged => ErrorCode::ConfigChanged,
+        Code::OutOfRange => ErrorCode::OutOfRange,
+        Code::ResourceExhausted => ErrorCode::ResourceExhausted,
+        Code::DiskFull => ErrorCode::DiskFull,
+        Code::Unavailable => ErrorCode::Unavailable,
+        Code::UnknownOutcome => ErrorCode::UnknownOutcome,
+        Code::NotCovered => ErrorCode::NotCovered,
+        // A time from the future, whether it is asked for or brought along.
+        Code::FutureTime | Code::ClockRefused => ErrorCode::FutureTime,
+        Code::Corruption => ErrorCode::Corruption,
+        Code::Unimplemented => ErrorCode::Unimplemented,
+        Code::Internal => ErrorCode::Internal,
+    }
+}
+
+/// A served batch decompressed: its records, of which those in `served.from..served.end` were asked for.
+pub(crate) fn open_batch(served: &ReadBatch) -> Result<Records> {
+    let corrupt = |error| damaged(served, &error);
+    let (_, bytes): (Offset, Bytes) = normalise(served.batch.clone()).map_err(corrupt)?;
+    Batch::from_trusted(bytes).and_then(|batch| batch.records(served.base)).map_err(corrupt)
+}
+
+/// A record of a served batch that can't be decoded.
+pub(crate) fn damaged(served: &ReadBatch, error: &duramen_types::batch::Error) -> Error {
+    Error::new(Code::Corruption, format!("the batch at offset {} can't be decoded: {error}", served.base))
+}
