@@ -11,6 +11,8 @@
 
 use std::fmt;
 
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
+
 use crate::{EntryId, HybridTime, ShardId};
 
 /// A BLAKE3 hash: 32 bytes.
@@ -50,6 +52,38 @@ impl fmt::Debug for Hash {
     }
 }
 
+impl std::str::FromStr for Hash {
+    type Err = crate::DecodeError;
+
+    /// Reads 64 hexadecimal digits.
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        let invalid = || crate::DecodeError::invalid("hash", "it is not 64 hexadecimal digits");
+        let (pairs, rest) = text.as_bytes().as_chunks::<2>();
+        let pairs: &[[u8; 2]; 32] = pairs.try_into().map_err(|_| invalid())?;
+        if !rest.is_empty() {
+            return Err(invalid());
+        }
+        let digit = |byte: u8| char::from(byte).to_digit(16).and_then(|digit| u8::try_from(digit).ok());
+        let mut bytes = [0; 32];
+        for (byte, [high, low]) in bytes.iter_mut().zip(pairs) {
+            *byte = digit(*high).ok_or_else(invalid)? << 4 | digit(*low).ok_or_else(invalid)?;
+        }
+        Ok(Self(bytes))
+    }
+}
+
+impl Serialize for Hash {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(self)
+    }
+}
+
+impl<'de> Deserialize<'de> for Hash {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        String::deserialize(deserializer)?.parse().map_err(serde::de::Error::custom)
+    }
+}
+
 /// The chain value before a shard's first entry.
 pub fn genesis(shard: ShardId) -> ChainValue {
     let mut hasher = blake3::Hasher::new_derive_key("duramen 2026 genesis");
@@ -67,3 +101,6 @@ pub fn leaf(id: EntryId, time: HybridTime, head: &[u8]) -> Hash {
     hasher.update(head);
     Hash(hasher.finalize().into())
 }
+
+#[cfg(test)]
+mod tests;

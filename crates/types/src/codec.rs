@@ -173,7 +173,9 @@ impl Writer {
 
     /// `u16` length and bytes; the caller's types bound the length to 65,535.
     pub fn short_bytes(&mut self, bytes: &[u8]) -> &mut Self {
-        self.u16(u16::try_from(bytes.len()).expect("short fields are bounded to 65,535 bytes by their types"));
+        self.u16(
+            u16::try_from(bytes.len()).expect("short fields are bounded to 65,535 bytes by their types"),
+        );
         self.put(bytes)
     }
 
@@ -208,3 +210,6 @@ impl Writer {
         self.bytes
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -21,8 +21,8 @@
 use bytes::Bytes;
 
 use crate::{
-    ControlOp, DecodeError, EntryId, FencingToken, Hash, HybridTime, Index, ManifestNumber, Offset, ProducerId,
-    Reader, StreamId, Term, Writer, leaf,
+    ControlOp, DecodeError, EntryId, FencingToken, Hash, HybridTime, Index, ManifestNumber, Offset,
+    ProducerId, Reader, StreamId, Term, Writer, leaf,
 };
 
 const WHAT: &str = "log entry";
@@ -250,7 +250,7 @@ impl BatchHeader {
             return reader.invalid(format!("batch header flags {flags:#04x} are unknown"));
         }
         if records == 0 || bytes == 0 {
-            return reader.invalid("a batch has no records");
+            return reader.invalid(format!("a batch has {records} records in {bytes} bytes"));
         }
         let producer = if flags & 1 != 0 {
             Some(Producer {
@@ -307,7 +307,14 @@ impl Entry {
 
     /// Encodes an entry with its batches, one for each of the head's headers and of the length it states.
     pub fn with_batches(head: EntryHead, batches: &[Bytes]) -> Self {
-        debug_assert_eq!(head.body.batches().len(), batches.len(), "one batch for each header");
+        debug_assert!(
+            head.body
+                .batches()
+                .iter()
+                .map(|header| usize::try_from(header.bytes).ok())
+                .eq(batches.iter().map(|batch| Some(batch.len()))),
+            "one batch for each header, of the length it states"
+        );
         let encoded = head.encode();
         let data: usize = batches.iter().map(Bytes::len).sum();
         let mut out = Writer::with_capacity(LENGTH_PREFIX + encoded.len() + data);
@@ -334,7 +341,12 @@ impl Entry {
 
     /// Puts an entry together again from the encoded head and the concatenated batches that an archive keeps apart.
     pub fn from_parts(head: &[u8], data: &[u8]) -> Result<Self, DecodeError> {
-        let mut out = Writer::with_capacity(LENGTH_PREFIX.saturating_add(head.len()).saturating_add(data.len()));
+        if u32::try_from(head.len()).is_err() {
+            let size = u64::try_from(head.len()).unwrap_or(u64::MAX);
+            return Err(DecodeError::TooLarge { what: WHAT, size, limit: u32::MAX.into() });
+        }
+        let mut out =
+            Writer::with_capacity(LENGTH_PREFIX.saturating_add(head.len()).saturating_add(data.len()));
         out.long_bytes(head).put(data);
         Self::decode(out.into_bytes().into())
     }

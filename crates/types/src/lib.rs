@@ -22,6 +22,8 @@ pub use ids::{
     ArchiveId, ClusterId, EntryId, Index, ManifestNumber, NodeId, Offset, ProducerId, SegmentId, ShardId,
     StreamId, Term,
 };
-pub use names::{BranchName, CursorName, FencingToken, NameError, RestorePointName, StreamName, TenantName, shard_of};
+pub use names::{
+    BranchName, CursorName, FencingToken, NameError, RestorePointName, StreamName, TenantName, shard_of,
+};
 pub use op::{Acknowledgement, Compression, ControlOp, RetentionPolicy, StreamConfig, TimestampPolicy};
 pub use time::{Clock, HybridTime, SystemClock};

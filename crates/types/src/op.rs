@@ -64,25 +64,56 @@ pub struct StreamConfig {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum ControlOp {
     /// A new stream whose id is the index of this entry.
-    CreateStream { tenant: TenantName, name: StreamName, config: StreamConfig },
+    CreateStream {
+        tenant: TenantName,
+        name: StreamName,
+        config: StreamConfig,
+    },
     /// Replaces a stream's configuration if it still is what the proposer saw.
-    ConfigureStream { stream: StreamId, expected: StreamConfig, config: StreamConfig },
+    ConfigureStream {
+        stream: StreamId,
+        expected: StreamConfig,
+        config: StreamConfig,
+    },
     /// Makes `to` the first readable offset, if that is further on and not beyond the tail.
-    TrimStream { stream: StreamId, to: Offset },
-    DeleteStream { stream: StreamId },
+    TrimStream {
+        stream: StreamId,
+        to: Offset,
+    },
+    DeleteStream {
+        stream: StreamId,
+    },
     /// Sets a cursor to any offset from 0 through the tail.
-    CommitCursor { stream: StreamId, cursor: CursorName, offset: Offset },
-    DeleteCursor { stream: StreamId, cursor: CursorName },
+    CommitCursor {
+        stream: StreamId,
+        cursor: CursorName,
+        offset: Offset,
+    },
+    DeleteCursor {
+        stream: StreamId,
+        cursor: CursorName,
+    },
     /// Compare-and-set of the fencing token.
-    SetFencingToken { stream: StreamId, expected: Option<FencingToken>, token: Option<FencingToken> },
+    SetFencingToken {
+        stream: StreamId,
+        expected: Option<FencingToken>,
+        token: Option<FencingToken>,
+    },
     /// A new producer whose id is the index of this entry; meta shard only.
     AllocateProducer,
     /// Meta shard only.
-    CreateTenant { tenant: TenantName },
+    CreateTenant {
+        tenant: TenantName,
+    },
     /// Names an instant that every shard is closed through; meta shard only.
-    CreateRestorePoint { name: RestorePointName, time: HybridTime },
+    CreateRestorePoint {
+        name: RestorePointName,
+        time: HybridTime,
+    },
     /// Meta shard only.
-    DeleteRestorePoint { name: RestorePointName },
+    DeleteRestorePoint {
+        name: RestorePointName,
+    },
 }
 
 impl ControlOp {
@@ -244,6 +275,11 @@ impl StreamConfig {
             2 => Some(TimestampPolicy::Arrival),
             other => return reader.invalid(format!("timestamp policy {other} is unknown")),
         };
-        Ok(Self { acknowledgement, retention: RetentionPolicy { age_seconds, bytes }, compression, timestamps })
+        Ok(Self {
+            acknowledgement,
+            retention: RetentionPolicy { age_seconds, bytes },
+            compression,
+            timestamps,
+        })
     }
 }

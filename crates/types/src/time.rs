@@ -93,7 +93,8 @@ impl Default for SystemClock {
 impl Clock for SystemClock {
     #[expect(clippy::disallowed_methods, reason = "the one place that reads the machine's clocks")]
     fn now(&self) -> HybridTime {
-        let since_1970 = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
+        let since_1970 =
+            std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
         HybridTime::ZERO.after(since_1970)
     }
 
@@ -101,3 +102,6 @@ impl Clock for SystemClock {
         self.start.elapsed()
     }
 }
+
+#[cfg(test)]
+mod tests;
