@@ -343,6 +343,13 @@ impl Wal {
     }
 }
 
+#[cfg(test)]
+impl Wal {
+    pub(crate) fn shared(&self) -> &Shared {
+        &self.shared
+    }
+}
+
 /// The most bytes of file that records take: a frame's header and padding each.
 fn cost(records: &[Record]) -> u64 {
     FrameHeader::size_of(records.iter().map(|record| encoded_len(record) as u64).sum())

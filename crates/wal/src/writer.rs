@@ -327,10 +327,12 @@ impl Writer {
         let spare = match spare {
             Some(spare) => spare,
             None => {
-                // What lies above the reserve, but never less than the frame in hand: only records that may use
-                // the reserve got this far when it is touched.
-                let above = shared.refresh_space().saturating_sub(shared.options.reserve_bytes);
-                let bytes = shared.options.segment_bytes.min(above / BLOCK * BLOCK).max(align(needed));
+                let available = shared.refresh_space();
+                let above = available.saturating_sub(shared.options.reserve_bytes);
+                // Only votes and purges get this far when nothing is above the reserve: they take it in parts that
+                // hold several frames, but leave most of it.
+                let part = if above >= needed { above } else { available / 4 };
+                let bytes = shared.options.segment_bytes.min(part / BLOCK * BLOCK).max(align(needed));
                 spare::prepare(shared, bytes)?
             }
         };
