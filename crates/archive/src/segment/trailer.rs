@@ -70,8 +70,8 @@ impl Extent {
 }
 
 impl Trailer {
-    /// The trailer's size in bytes.
-    pub(crate) const LEN: usize = 324;
+    /// The trailer's size in bytes: what to read back of a segment that was just uploaded.
+    pub const LEN: usize = 324;
 
     pub(crate) fn encode(&self) -> Vec<u8> {
         let mut out = Writer::with_capacity(Self::LEN);

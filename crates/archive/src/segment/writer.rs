@@ -6,7 +6,7 @@ use std::num::NonZeroUsize;
 use bytes::Bytes;
 use duramen_state::BatchOutcome;
 use duramen_types::{
-    ChainValue, Compression, DecodeError, Entry, EntryId, Hash, HybridTime, Index, StreamId,
+    ChainValue, Compression, DecodeError, Entry, EntryId, Hash, HybridTime, Index, StreamId, Term,
 };
 
 use super::block;
@@ -72,6 +72,10 @@ pub struct SegmentFacts {
     /// The effective times of the first and the last entry.
     pub first_time: HybridTime,
     pub last_time: HybridTime,
+    /// The term of the last entry.
+    pub last_term: Term,
+    /// Whether users caused one of the entries.
+    pub has_user_entries: bool,
     /// The object's size.
     pub bytes: u64,
     /// Batches of all fates, and the records in those that were appended.
@@ -102,6 +106,7 @@ pub struct SegmentWriter {
     chain: ChainValue,
     page_bytes: usize,
     raw_bytes: u64,
+    has_user_entries: bool,
 }
 
 #[derive(Debug)]
@@ -141,6 +146,7 @@ impl SegmentWriter {
             streams: BTreeSet::new(),
             page_bytes: 0,
             raw_bytes: 0,
+            has_user_entries: false,
         }
     }
 
@@ -171,6 +177,7 @@ impl SegmentWriter {
         self.chain = self.chain.extend(&entry.leaf(id, time));
         let at = self.entries.len();
         self.raw_bytes += raw_size(entry);
+        self.has_user_entries |= entry.body().is_user();
         self.entries.push(PendingEntry { id, time, head, batches: fates.len() });
         for ((header, batch), fate) in entry.batches().zip(fates) {
             if let Fate::Appended { .. } = fate {

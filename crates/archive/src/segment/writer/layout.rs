@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use bytes::Bytes;
 use duramen_types::batch::Batch;
-use duramen_types::{ChainValue, Compression, DecodeError, Hash, HybridTime, Offset, StreamId, Writer};
+use duramen_types::{Compression, DecodeError, Hash, HybridTime, Offset, StreamId, Term, Writer};
 
 use super::super::block::{self, Block, BlockBatch};
 use super::super::directory::{BlockEntry, BlockKind, DirectoryRow, StreamPageEntry, encode_directory};
@@ -249,29 +249,24 @@ impl SegmentWriter {
             encryption: 0,
         };
         object.push(trailer.encode().into());
-        let facts = trailer.facts(object.hash(), self.streams.into_iter().collect());
+        let facts = SegmentFacts {
+            identity: trailer.identity,
+            first: trailer.first,
+            end: trailer.end,
+            first_time: trailer.first_time,
+            last_time: trailer.last_time,
+            last_term: self.entries.last().map_or(Term::ZERO, |entry| entry.id.term),
+            has_user_entries: self.has_user_entries,
+            bytes: trailer.object,
+            batches: trailer.batches,
+            records: trailer.records,
+            timestamps: trailer.timestamps,
+            chain_before: trailer.chain_before,
+            chain_after: trailer.chain_after,
+            hash: object.hash(),
+            streams: self.streams.into_iter().collect(),
+        };
         SegmentObject { chunks: object.chunks, facts }
-    }
-}
-
-impl Trailer {
-    fn facts(self, hash: Hash, streams: Vec<StreamId>) -> SegmentFacts {
-        let (chain_before, chain_after): (ChainValue, ChainValue) = (self.chain_before, self.chain_after);
-        SegmentFacts {
-            identity: self.identity,
-            first: self.first,
-            end: self.end,
-            first_time: self.first_time,
-            last_time: self.last_time,
-            bytes: self.object,
-            batches: self.batches,
-            records: self.records,
-            timestamps: self.timestamps,
-            chain_before,
-            chain_after,
-            hash,
-            streams,
-        }
     }
 }
 
