@@ -1,1 +1,41 @@
+//! The archive: its layout in an object store, the formats of its objects, and the rules by which they are written.
+//!
+//! Everything else reads and writes an archive only through this crate. Objects are immutable and created only once
+//! ([`Store::create`]); a shard's history is what its numbered manifests say.
 
+// Access to objects, the keys they have, and what is committed under them.
+mod branch;
+mod closed;
+mod describe;
+mod document;
+mod error;
+mod frame;
+mod hold;
+mod identity;
+mod manifest;
+mod owner;
+pub mod paths;
+mod random;
+mod store;
+mod verdict;
+mod view;
+
+pub use branch::{Ancestor, Branch, Cut};
+pub use closed::{Closed, ClosedShard, ClosedTimes};
+pub use describe::describe;
+pub use error::{At, Error, Operation, Result};
+pub use frame::FormatError;
+pub use hold::Hold;
+pub use identity::{Identity, MAX_SHARDS};
+pub use manifest::{
+    Committer, Edit, HistoryPoint, LogOptions, MAX_ROWS_PER_MANIFEST, Manifest, ManifestLog, RowCursor, Rows,
+    SegmentRow, SnapshotRow, StreamFilter, StreamQuery,
+};
+pub use owner::Owner;
+pub use paths::ObjectKey;
+pub use random::Random;
+pub use store::{CheckReport, Checksum, Limits, Listed, MAX_PUT_BYTES, Probe, ProbeOutcome, Store, StoreOptions};
+pub use verdict::{Depth, Finding, Verdict, VerifiedShard};
+pub use view::{BranchView, ShardView, ViewCursor, ViewRow, ViewSnapshot};
+
+// The content of segments and snapshots, and reading it.

@@ -1,0 +1,64 @@
+//! The envelope of every JSON object of an archive.
+//!
+//! ```text
+//! {"format":"duramen-branch","version":1,"crc32":"0a1b2c3d","body":{…}}
+//! ```
+//!
+//! The checksum is the CRC-32 of the body's text as it stands in the object, in hexadecimal: any JSON tool can read
+//! these objects, and damage is noticed all the same.
+
+use bytes::Bytes;
+use duramen_types::DecodeError;
+use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
+use serde_json::value::RawValue;
+
+/// The largest JSON object that is read.
+pub(crate) const MAX_DOCUMENT: u64 = 4 << 20;
+
+/// A kind of JSON object.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Document {
+    /// The envelope's `format`, which also names the kind in errors.
+    pub format: &'static str,
+    pub version: u32,
+}
+
+#[derive(Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Envelope {
+    format: String,
+    version: u32,
+    crc32: String,
+    body: Box<RawValue>,
+}
+
+impl Document {
+    pub(crate) fn encode(self, body: &impl Serialize) -> Bytes {
+        let body = serde_json::value::to_raw_value(body).expect("archive documents have only text keys");
+        let crc32 = format!("{:08x}", crc32fast::hash(body.get().as_bytes()));
+        let envelope = Envelope { format: self.format.to_owned(), version: self.version, crc32, body };
+        let mut bytes = serde_json::to_vec(&envelope).expect("an envelope holds texts, a number and valid JSON");
+        bytes.push(b'\n');
+        bytes.into()
+    }
+
+    pub(crate) fn decode<T: DeserializeOwned>(self, bytes: &[u8]) -> Result<T, DecodeError> {
+        let what = self.format;
+        let invalid = |error: serde_json::Error| DecodeError::invalid(what, error.to_string());
+        let envelope: Envelope = serde_json::from_slice(bytes).map_err(invalid)?;
+        if envelope.format != self.format {
+            return Err(DecodeError::invalid(what, format!("its format is {:?}", envelope.format)));
+        }
+        if envelope.version != self.version {
+            return Err(DecodeError::Version { what, found: envelope.version, supported: self.version });
+        }
+        let computed = crc32fast::hash(envelope.body.get().as_bytes());
+        let stored = u32::from_str_radix(&envelope.crc32, 16)
+            .map_err(|_| DecodeError::invalid(what, "its crc32 is not hexadecimal"))?;
+        if stored != computed {
+            return Err(DecodeError::Checksum { what, stored, computed });
+        }
+        serde_json::from_str(envelope.body.get()).map_err(invalid)
+    }
+}

@@ -1,0 +1,159 @@
+//! The one error of this crate: what was attempted, on which object of which archive, and what to do about it.
+
+use std::fmt;
+use std::sync::Arc;
+
+use duramen_types::{BranchName, ClusterId, DecodeError, Index, ShardId};
+
+/// The result of everything that touches an archive.
+pub type Result<T, E = Error> = std::result::Result<T, E>;
+
+/// What was being done to an object.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Operation {
+    Create,
+    Read,
+    Stat,
+    List,
+    Delete,
+}
+
+impl Operation {
+    /// A stable name for logs and metrics.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Create => "create",
+            Self::Read => "read",
+            Self::Stat => "stat",
+            Self::List => "list",
+            Self::Delete => "delete",
+        }
+    }
+}
+
+/// An operation on a key of an archive: the "where" of every store error.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct At {
+    pub operation: Operation,
+    /// The key below the archive's prefix.
+    pub key: Box<str>,
+    /// The archive, as the user named it, without secrets.
+    pub url: Arc<str>,
+}
+
+impl fmt::Display for At {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "cannot {} {:?} in {}", self.operation.name(), self.key, self.url)
+    }
+}
+
+/// Why an archive could not be used as asked.
+#[derive(Debug, Clone, thiserror::Error)]
+pub enum Error {
+    #[error("{0}: there is no such object")]
+    Missing(At),
+    #[error("{0}: an object that someone else wrote is already there")]
+    Exists(At),
+    #[error("{at}: permission denied: {reason}; {}", grant(.at.operation))]
+    Denied { at: At, reason: String },
+    #[error("{0}: the bucket or container does not exist: create it, or correct the archive's URL")]
+    NoBucket(At),
+    #[error(
+        "{at}: no usable credentials: {reason}; set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, AWS_PROFILE, a web \
+         identity or an instance role, or `anonymous` for a public bucket"
+    )]
+    NoCredentials { at: At, reason: String },
+    #[error(
+        "{at}: the store throttles requests ({attempts} attempts): {reason}; they are tried again later; if it lasts, \
+         raise the request limit of the store or archive less often"
+    )]
+    Throttled { at: At, attempts: u32, reason: String },
+    #[error("{at}: the store is not available ({attempts} attempts): {reason}; check endpoint and network")]
+    Unavailable { at: At, attempts: u32, reason: String },
+    #[error("{at}: the store refused the request: {reason}")]
+    Refused { at: At, reason: String },
+    #[error(
+        "{at}: the store cannot do this: {reason}; an archive needs create-only PUT (`If-None-Match: *`), as S3, MinIO, \
+         GCS, Azure and a local directory have it"
+    )]
+    Unsupported { at: At, reason: String },
+    #[error("{at}: the object has {found} bytes where {expected} were expected: it was truncated or replaced")]
+    WrongSize { at: At, expected: u64, found: u64 },
+    #[error("{at}: the object has {size} bytes, at most {limit} are read: it is not what its key says")]
+    TooLarge { at: At, size: u64, limit: u64 },
+    #[error("{0}: what was read back is not what was written: the store or the network alters data")]
+    AlteredInStore(At),
+    /// The bytes under a key are not what the key says: damage, or another program's object.
+    #[error("object {key:?} of {url} is damaged: {source}")]
+    Damaged { key: Box<str>, url: Arc<str>, source: DecodeError },
+    /// The object uses a feature that this release has no code for.
+    #[error("object {key:?} of {url} uses {feature}, which this release cannot read: use a newer release")]
+    NotSupported { key: Box<str>, url: Arc<str>, feature: &'static str },
+    #[error("the archive {url} cannot be configured like this: {}", .problems.join("; "))]
+    Config { url: Arc<str>, problems: Vec<String> },
+    #[error("there is no archive at {url}: it has no archive.json; check the URL and its prefix")]
+    NoArchive { url: Arc<str> },
+    #[error("{url} holds something else already (it has {found:?} and no archive.json): choose an empty prefix")]
+    NotEmpty { url: Arc<str>, found: String },
+    #[error("the archive {url} was created with {found} shards, this cluster has {expected}: use the archive's number")]
+    ShardCount { url: Arc<str>, expected: u16, found: u16 },
+    #[error("the archive {url} has no branch {branch}; it has {}", names(.known))]
+    UnknownBranch { url: Arc<str>, branch: BranchName, known: Vec<BranchName> },
+    #[error("branch {branch} exists already in {url}: choose another name")]
+    BranchExists { url: Arc<str>, branch: BranchName },
+    #[error(
+        "branch {branch} of {url} is written by cluster {owner}, this is cluster {us}: start this one on a branch of \
+         its own (`duramen-restore branch`)"
+    )]
+    Owned { url: Arc<str>, branch: BranchName, owner: ClusterId, us: ClusterId },
+    /// Another writer committed the manifest first: refresh the log and cut again from its new end.
+    #[error("another writer committed {key:?} of {url} first: reload and archive from the new end")]
+    Lost { key: Box<str>, url: Arc<str> },
+    /// What was to be committed does not join what is there; archiving of the shard stops.
+    #[error("shard {shard} of branch {branch} cannot go on at index {end}: {reason}")]
+    Discontinuous { branch: BranchName, shard: ShardId, end: Index, reason: String },
+    /// A manifest, page or range that must be there is not.
+    #[error("the history of shard {shard} of branch {branch} has a gap: {reason}")]
+    Gap { branch: BranchName, shard: ShardId, reason: String },
+    #[error("branch {branch} cannot be created: {reason}")]
+    BadCut { branch: BranchName, reason: String },
+}
+
+impl Error {
+    /// Whether the same call may succeed later without anyone's doing.
+    pub const fn is_retryable(&self) -> bool {
+        matches!(self, Self::Throttled { .. } | Self::Unavailable { .. } | Self::Lost { .. })
+    }
+
+    /// Whether the failed call may have changed the archive all the same.
+    pub const fn may_have_had_effect(&self) -> bool {
+        match self {
+            Self::Throttled { at, .. } | Self::Unavailable { at, .. } => {
+                matches!(at.operation, Operation::Create | Operation::Delete)
+            }
+            Self::AlteredInStore(_) => true,
+            _ => false,
+        }
+    }
+
+    /// Whether the object that was asked for is not there.
+    pub const fn is_missing(&self) -> bool {
+        matches!(self, Self::Missing(_))
+    }
+}
+
+const fn grant(operation: Operation) -> &'static str {
+    match operation {
+        Operation::Create => "grant s3:PutObject on the prefix (or write permission on the directory)",
+        Operation::Read | Operation::Stat => "grant s3:GetObject on the prefix (or read permission on the directory)",
+        Operation::List => "grant s3:ListBucket on the bucket (or read permission on the directory)",
+        Operation::Delete => "only credentials with s3:DeleteObject may delete; a node needs none",
+    }
+}
+
+fn names(branches: &[BranchName]) -> String {
+    if branches.is_empty() {
+        return "none".to_owned();
+    }
+    branches.iter().map(BranchName::as_str).collect::<Vec<_>>().join(", ")
+}

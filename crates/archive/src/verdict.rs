@@ -1,0 +1,115 @@
+//! `verdicts/{time}-{id}.json`: what a verification or a drill covered, and what it found.
+
+use duramen_types::{BranchName, ChainValue, HybridTime, Index, ShardId};
+use futures::TryStreamExt;
+use serde::{Deserialize, Serialize};
+use uuid::Uuid;
+
+use crate::document::{Document, MAX_DOCUMENT};
+use crate::{FormatError, ObjectKey, Result, Store, paths};
+
+const DOCUMENT: Document = Document { format: "duramen-verdict", version: 1 };
+
+/// How deeply an archive was looked at.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Depth {
+    /// Structure, sizes and the continuity of the chain.
+    Quick,
+    /// Every byte.
+    Full,
+    /// A restore was carried out and compared.
+    Drill,
+}
+
+/// What was verified, and how it came out.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Verdict {
+    pub id: Uuid,
+    /// When it ended; wall clock, microseconds since 1970.
+    pub time: HybridTime,
+    pub depth: Depth,
+    pub branch: BranchName,
+    /// What was covered; `verify --since` goes on from the ends of a verdict without findings.
+    pub shards: Vec<VerifiedShard>,
+    pub objects: u64,
+    pub bytes: u64,
+    /// How long it took, in milliseconds.
+    pub took_ms: u64,
+    /// Each names an object and what is wrong with it; empty when all is well.
+    pub findings: Vec<Finding>,
+}
+
+/// The part of one shard's history that was verified.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct VerifiedShard {
+    pub shard: ShardId,
+    pub first: Index,
+    pub end: Index,
+    /// The chain value at `end`.
+    pub chain: ChainValue,
+}
+
+/// One thing that is wrong.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Finding {
+    /// The key of the object, below the archive's prefix.
+    pub key: String,
+    pub problem: String,
+}
+
+impl Verdict {
+    /// Whether nothing was found wrong.
+    pub fn is_clean(&self) -> bool {
+        self.findings.is_empty()
+    }
+
+    /// Writes the verdict; on `Ok` it is durable.
+    pub async fn write(&self, store: &Store) -> Result<()> {
+        store.create(&ObjectKey::Verdict { time: self.time, id: self.id }, DOCUMENT.encode(self)).await
+    }
+
+    /// The verdicts after `after`, oldest first.
+    pub async fn list(store: &Store, after: HybridTime) -> Result<Vec<Self>> {
+        let after = ObjectKey::Verdict { time: after.next(), id: Uuid::nil() }.to_string();
+        let mut verdicts = Vec::new();
+        for key in keys(store, Some(&after)).await? {
+            verdicts.extend(Self::read(store, &key).await?);
+        }
+        Ok(verdicts)
+    }
+
+    /// The newest verdict on `branch` that is at least as deep as `depth`, whatever it found.
+    pub async fn latest(store: &Store, branch: &BranchName, depth: Depth) -> Result<Option<Self>> {
+        for key in keys(store, None).await?.into_iter().rev() {
+            if let Some(verdict) = Self::read(store, &key).await?
+                && verdict.branch == *branch
+                && verdict.depth >= depth
+            {
+                return Ok(Some(verdict));
+            }
+        }
+        Ok(None)
+    }
+
+    async fn read(store: &Store, key: &ObjectKey) -> Result<Option<Self>> {
+        match store.get_if_present(key, MAX_DOCUMENT).await? {
+            Some(bytes) => Self::decode(&bytes).map(Some).map_err(|error| store.unreadable(key, error)),
+            None => Ok(None),
+        }
+    }
+
+    pub(crate) fn decode(bytes: &[u8]) -> Result<Self, FormatError> {
+        Ok(DOCUMENT.decode(bytes)?)
+    }
+}
+
+async fn keys(store: &Store, after: Option<&str>) -> Result<Vec<ObjectKey>> {
+    let keys = store
+        .list(paths::VERDICTS, after)
+        .try_filter_map(async |object| Ok(object.key.filter(|key| matches!(key, ObjectKey::Verdict { .. }))));
+    keys.try_collect().await
+}
