@@ -150,8 +150,11 @@ impl Loading {
         let mut broken = Vec::new();
         for error in errors {
             let source = at(error.span().map_or(0, |span| span.start));
-            broken.push(source.clone());
-            self.report(source, "", error.message());
+            // One mistake often throws the parser off for the rest of its line.
+            if !broken.contains(&source) {
+                self.report(source.clone(), "", error.message());
+                broken.push(source);
+            }
         }
         // What the parser made of a line that it complained about is no second mistake.
         for (section, value) in table.get_ref() {

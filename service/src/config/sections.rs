@@ -126,8 +126,10 @@ section! {
         /// The bucket's region; when absent, as the environment or the profile says.
         region: Option<String> = None;
         /// Addresses buckets as `endpoint/bucket` rather than `bucket.endpoint`; most self-hosted stores need it.
-        path_style: bool = false;
-        /// Permits an endpoint with `http://`: data and credentials' signatures then travel in the clear.
+        /// When absent: true with an endpoint, else false.
+        path_style: Option<bool> = None;
+        /// Permits an endpoint with `http://` that is not this machine: what is stored and the requests' signatures
+        /// then travel in the clear.
         allow_http: bool = false;
         /// Bytes of committed entries of one shard that are cut and uploaded at once, at the latest.
         segment_size: ByteSize = ByteSize::mib(64), in ByteSize::kib(64) => ByteSize::mib(64);

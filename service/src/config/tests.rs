@@ -96,14 +96,13 @@ fn a_later_layer_wins_and_its_origin_is_shown() {
 
 #[test]
 fn what_is_shown_can_be_read_back() {
-    let mut layers = Layers::default();
-    layers.flags = vec![
+    let flags = vec![
         ("--archive".into(), "archive.url".into(), "s3://bucket/pre \"fix\"".into()),
         ("--set".into(), "local_retention.age".into(), "36h".into()),
         ("--set".into(), "log.append_timeout".into(), "1500ms".into()),
         ("--set".into(), "log.record_limit".into(), "1000001B".into()),
     ];
-    let loaded = Loaded::from_layers(&layers).unwrap();
+    let loaded = Loaded::from_layers(&Layers { flags, ..Layers::default() }).unwrap();
     let again = Loaded::from_layers(&file(&loaded.show())).unwrap();
     assert_eq!(again.config, loaded.config);
     assert_eq!(again.config.local_retention.age, Some(Duration::from_secs(36 * 3600)));
@@ -191,6 +190,22 @@ fn archive_urls_are_checked_and_never_repeated() {
         assert!(found.contains(part), "{bad}: {found}");
         assert!(!found.contains("hunter2"), "{found}");
     }
+}
+
+#[test]
+fn an_endpoint_in_the_clear_is_for_this_machine_or_an_explicit_word() {
+    let of = |text: &str| problems(&file(&format!("[archive]\n{text}\n")));
+    for good in [
+        "endpoint = \"http://127.0.0.1:9000\"",
+        "endpoint = \"http://localhost:9000\"",
+        "endpoint = \"http://[::1]:9000\"",
+        "endpoint = \"https://store.example\"",
+        "endpoint = \"http://store.example\"\nallow_http = true",
+    ] {
+        assert_eq!(of(good), Vec::<String>::new(), "{good}");
+    }
+    assert!(of("endpoint = \"http://store.example\"").join("").contains("use https://"));
+    assert!(of("endpoint = \"store.example:9000\"").join("").contains("is not a URL like"));
 }
 
 #[test]

@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 
 use tokio_cron_scheduler::Job;
 use tracing_subscriber::EnvFilter;
-use url::Url;
+use url::{Host, Url};
 
 use super::Config;
 
@@ -75,7 +75,7 @@ fn archive(config: &Config, found: &mut Vec<(&'static str, String)>) {
     }
     if let Some(endpoint) = archive.endpoint.as_deref() {
         match Url::parse(endpoint) {
-            Ok(url) if url.scheme() == "http" && !archive.allow_http => found.push((
+            Ok(url) if url.scheme() == "http" && !archive.allow_http && !is_here(&url) => found.push((
                 "archive.endpoint",
                 "is not encrypted: use https://, or set archive.allow_http = true in a protected network"
                     .to_owned(),
@@ -99,6 +99,16 @@ fn archive(config: &Config, found: &mut Vec<(&'static str, String)>) {
         let message =
             "\"archived\" needs an archive: set archive.url, or choose \"local\" or \"quorum\"".to_owned();
         found.push(("log.default_acknowledgement", message));
+    }
+}
+
+/// Whether the URL's host is this machine itself.
+fn is_here(url: &Url) -> bool {
+    match url.host() {
+        Some(Host::Domain(name)) => name == "localhost",
+        Some(Host::Ipv4(address)) => address.is_loopback(),
+        Some(Host::Ipv6(address)) => address.is_loopback(),
+        None => false,
     }
 }
 

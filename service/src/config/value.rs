@@ -109,7 +109,8 @@ impl Value for Duration {
         let nanos = self.as_nanos();
         let units = [("d", 86_400_000_000_000), ("h", 3_600_000_000_000), ("m", 60_000_000_000)];
         let finer = [("s", 1_000_000_000), ("ms", 1_000_000), ("us", 1_000)];
-        let fitting = units.into_iter().chain(finer).find(|(_, unit)| nanos != 0 && nanos % unit == 0);
+        let fitting =
+            units.into_iter().chain(finer).find(|(_, unit)| nanos != 0 && nanos.is_multiple_of(*unit));
         Some(match fitting {
             Some((name, unit)) => format!("{}{name}", nanos / unit),
             None if nanos == 0 => "0s".to_owned(),

@@ -11,7 +11,7 @@ use axum::http::{Request, Response};
 use hyper::body::Incoming;
 use hyper::server::conn::{http1, http2};
 use hyper::service::service_fn;
-use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::server::graceful::GracefulConnection;
 use socket2::{SockRef, TcpKeepalive};
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite};
@@ -176,7 +176,7 @@ async fn http2_connection<T>(
 where
     T: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
-    let connection = http2::Builder::new(TokioExecutor::new())
+    let connection = http2::Builder::new(InSpan(Span::current()))
         .timer(TokioTimer::new())
         .max_header_list_size(u32::try_from(limits.header_limit.as_u64()).unwrap_or(u32::MAX))
         .max_concurrent_streams(STREAMS)
@@ -189,6 +189,20 @@ where
     Ok(drive(connection, stop).await?)
 }
 
+/// Runs HTTP/2's calls in the span of their connection, so that their log lines name the node.
+#[derive(Debug, Clone)]
+struct InSpan(Span);
+
+impl<F> hyper::rt::Executor<F> for InSpan
+where
+    F: Future + Send + 'static,
+    F::Output: Send + 'static,
+{
+    fn execute(&self, call: F) {
+        tokio::spawn(call.instrument(self.0.clone()));
+    }
+}
+
 /// Runs a connection; once stopped it finishes the requests that it is at and takes no more.
 async fn drive<C: GracefulConnection>(connection: C, stop: &CancellationToken) -> Result<(), C::Error> {
     let mut connection = std::pin::pin!(connection);
@@ -198,3 +212,6 @@ async fn drive<C: GracefulConnection>(connection: C, stop: &CancellationToken) -
     }
     connection.await
 }
+
+#[cfg(test)]
+mod tests;

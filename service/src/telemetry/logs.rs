@@ -33,7 +33,7 @@ pub fn start_logs(config: &Telemetry) -> Result<(), Error> {
         LogFormat::Text => registry.with(lines.with_target(false)).try_init()?,
         LogFormat::Json => {
             registry
-                .with(lines.json().flatten_event(true).with_current_span(true).with_span_list(false))
+                .with(lines.json().flatten_event(true).with_current_span(false).with_span_list(true))
                 .try_init()?;
         }
     }
