@@ -244,7 +244,8 @@ impl DataDir {
         self.write(ACTIVATED, &Activated { at })
     }
 
-    fn is_activated(&self) -> Result<bool, Error> {
+    /// Whether a restore into the directory was finished.
+    pub fn is_activated(&self) -> Result<bool, Error> {
         let Some(bytes) = self.read(ACTIVATED)? else { return Ok(false) };
         self.parse::<Activated>(ACTIVATED, &bytes).map(|_| true)
     }

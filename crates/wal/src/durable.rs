@@ -6,6 +6,7 @@
 use std::ffi::OsString;
 use std::io;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use crate::disk::{Disk, File};
 
@@ -38,6 +39,41 @@ pub fn read_file(disk: &dyn Disk, path: &Path, limit: u64) -> io::Result<Vec<u8>
     let mut bytes = vec![0; len];
     file.read_exact_at(&mut bytes, 0)?;
     Ok(bytes)
+}
+
+/// A file that is written piece by piece and appears under its name only when it is whole.
+///
+/// Dropped before [`Staged::publish`] it leaves a temporary file behind, which the next one for the same name replaces.
+#[derive(Debug)]
+pub struct Staged {
+    disk: Arc<dyn Disk>,
+    file: File,
+    path: PathBuf,
+}
+
+impl Staged {
+    /// Begins the file that is to appear at `path`, whose directory exists.
+    pub fn create(disk: Arc<dyn Disk>, path: &Path) -> io::Result<Self> {
+        let file = create_over(&*disk, &temporary_path(path))?;
+        Ok(Self { disk, file, path: path.to_owned() })
+    }
+
+    /// The file under its temporary name, to be written and read back.
+    pub const fn file(&self) -> &File {
+        &self.file
+    }
+
+    /// Gives the file its name, in place of one that is there; when it returns, that survives a power cut.
+    pub fn publish(self) -> io::Result<()> {
+        // Before the rename: a name that points to unwritten data is what a reader must never see.
+        self.file.sync_data()?;
+        publish(&*self.disk, &temporary_path(&self.path), &self.path)
+    }
+}
+
+/// Moves a directory aside under a name that nothing has, within the same parent; durable when it returns.
+pub fn move_dir(disk: &dyn Disk, from: &Path, to: &Path) -> io::Result<()> {
+    publish(disk, from, to)
 }
 
 /// Removes a file if it exists; durable when it returns.

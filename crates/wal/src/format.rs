@@ -106,7 +106,8 @@
 //! +-------+---------+----------+-----------+------------+-------------+-----------+-------------+-------------+----------+-------+
 //! ```
 //!
-//! The CRC covers the segment id, the trailer's position (u64) and bytes 0..60.
+//! The CRC covers the segment id, the trailer's position (u64) and bytes 0..60. It is written after everything before
+//! it was fsynced: where it is valid, so is the rest, or it rotted.
 #![deny(clippy::indexing_slicing, clippy::cast_possible_truncation, clippy::arithmetic_side_effects)]
 
 mod footer;
@@ -124,6 +125,7 @@ pub use record::{MAX_PAYLOAD_BYTES, Record};
 pub(crate) use record::{RecordView, decode_record, encode_record, encoded_len};
 
 #[cfg(test)]
+#[expect(clippy::indexing_slicing, clippy::arithmetic_side_effects, reason = "tests may fail by panicking")]
 mod tests;
 
 /// What headers, frames, footers and the file's end are aligned to.

@@ -104,14 +104,17 @@ pub(crate) fn seal(
         summary_crc: crc32fast::hash(&encoded),
     };
     let trailer_at = len - TRAILER_BYTES as u64;
-    let padding = usize::try_from(trailer_at - footer_at).expect("a footer fits into memory");
-    bytes.resize(padding, 0);
-    bytes.extend_from_slice(&trailer.encode(header.id, trailer_at));
-    file.write_all_at(&bytes, footer_at).map_err(|source| Error::io("write the footer of", path, source))?;
-    file.set_len(len).map_err(|source| Error::io("cut", path, source))?;
+    let io = |action| move |source| Error::io(action, path, source);
+    file.write_all_at(&bytes, footer_at).map_err(io("write the footer of"))?;
+    file.set_len(len).map_err(io("cut"))?;
+    // The trailer vouches for all that is before it. Written along with it, it could survive a power cut that frames
+    // not yet fsynced, or a row page, do not.
+    file.sync_data().map_err(io("fsync"))?;
+    file.write_all_at(&trailer.encode(header.id, trailer_at), trailer_at)
+        .map_err(io("write the trailer of"))?;
     // After this the segment is known to be complete without reading its frames. A power cut before leaves it
     // unsealed, and recovery scans it.
-    file.sync_data().map_err(|source| Error::io("fsync", path, source))?;
+    file.sync_data().map_err(io("fsync"))?;
     Ok((summary, len))
 }
 
