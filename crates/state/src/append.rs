@@ -19,7 +19,7 @@
 //! - Within an epoch, a batch begins where the one before it ended, modulo 2^31.
 //! - A higher epoch begins with sequence 0 and forgets the batches of the lower; a lower one is fenced.
 //! - A producer is forgotten when it was silent for [`PRODUCER_EXPIRY`], by the times of the entries, or when the
-//!   stream needs its place for another. A repetition does not count as a sign of life.
+//!   stream needs its place for others ([`MAX_PRODUCERS_PER_STREAM`]). A repetition does not count as a sign of life.
 //!
 //! One rule differs: Kafka, since KIP-360, takes any sequence from a producer that it does not know. Here an unknown
 //! producer must begin with sequence 0, as in Kafka before: a repetition that comes after its producer was forgotten
@@ -33,8 +33,8 @@ use std::collections::VecDeque;
 use duramen_types::{BatchHeader, HybridTime, Offset, Producer, ProducerId};
 
 use crate::{
-    BatchOutcome, MAX_PRODUCERS_PER_STREAM, PRODUCER_EXPIRY, ProducerState, REMEMBERED_BATCHES, Rejection,
-    RememberedBatch, Stream,
+    BatchOutcome, MAX_PRODUCERS_PER_STREAM, PRODUCER_EXPIRY, PRODUCERS_FORGOTTEN_AT_ONCE, ProducerState,
+    REMEMBERED_BATCHES, Rejection, RememberedBatch, Stream,
 };
 
 /// Sequence numbers run through 31 bits and wrap (KIP-98).
@@ -128,12 +128,18 @@ impl Stream {
         state.batches.push_back(RememberedBatch { sequence: producer.sequence, records, base });
     }
 
-    /// Forgets the producer that has been silent longest, if there are as many as a stream may have. The expired
+    /// Forgets the producers that have been silent longest, if there are as many as a stream may have. The expired
     /// ones are the first to go; until then they take up room and nothing else.
+    ///
+    /// Several go at once: to look for one at every new producer would take most of the time of an entry full of them.
     fn make_room_for_producer(&mut self) {
-        while self.producers.len() >= MAX_PRODUCERS_PER_STREAM {
-            let silent_longest = self.producers.iter().min_by_key(|(id, known)| (known.last_seen, **id));
-            let Some(id) = silent_longest.map(|(id, _)| *id) else { return };
+        if self.producers.len() < MAX_PRODUCERS_PER_STREAM {
+            return;
+        }
+        let mut by_silence: Vec<_> =
+            self.producers.iter().map(|(id, known)| (known.last_seen, *id)).collect();
+        by_silence.sort_unstable();
+        for (_, id) in by_silence.into_iter().take(PRODUCERS_FORGOTTEN_AT_ONCE) {
             self.producers.remove(&id);
         }
     }

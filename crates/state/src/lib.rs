@@ -18,7 +18,7 @@ mod stream;
 
 pub use limits::{
     MAX_CURSORS_PER_STREAM, MAX_PRODUCERS_PER_STREAM, MAX_RESTORE_POINTS, MAX_STREAMS_PER_SHARD, MAX_TENANTS,
-    PRODUCER_EXPIRY, REMEMBERED_BATCHES,
+    PRODUCER_EXPIRY, PRODUCERS_FORGOTTEN_AT_ONCE, REMEMBERED_BATCHES,
 };
 pub use outcome::{Applied, ApplyError, BatchOutcome, ControlResult, Rejection};
 pub use shard::ShardState;

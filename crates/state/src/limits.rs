@@ -6,8 +6,10 @@ use std::time::Duration;
 pub const MAX_STREAMS_PER_SHARD: usize = 1_000_000;
 /// Cursors of one stream.
 pub const MAX_CURSORS_PER_STREAM: usize = 10_000;
-/// Producers remembered for one stream; one more makes it forget the one that has been silent longest.
+/// Producers remembered for one stream; one more makes it forget those that have been silent longest.
 pub const MAX_PRODUCERS_PER_STREAM: usize = 1_000;
+/// How many are forgotten then.
+pub const PRODUCERS_FORGOTTEN_AT_ONCE: usize = 100;
 /// Batches remembered for each producer of a stream, to answer duplicates (Kafka remembers as many).
 pub const REMEMBERED_BATCHES: usize = 5;
 /// How long, by entry time, a silent producer is remembered.

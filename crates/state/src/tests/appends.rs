@@ -4,7 +4,8 @@ use duramen_types::{BatchHeader, ControlOp, EntryBody, FencingToken, Offset, Pro
 
 use super::{Feed, header, produced};
 use crate::{
-    BatchOutcome, ControlResult, MAX_CURSORS_PER_STREAM, MAX_PRODUCERS_PER_STREAM, PRODUCER_EXPIRY, Rejection,
+    BatchOutcome, ControlResult, MAX_CURSORS_PER_STREAM, MAX_PRODUCERS_PER_STREAM, PRODUCER_EXPIRY,
+    PRODUCERS_FORGOTTEN_AT_ONCE, Rejection,
 };
 
 fn appended(base: u64) -> BatchOutcome {
@@ -170,20 +171,23 @@ fn a_producer_expires_by_entry_time_and_not_by_any_clock() {
 }
 
 #[test]
-fn one_producer_too_many_makes_a_stream_forget_the_one_silent_longest() {
+fn one_producer_too_many_makes_a_stream_forget_those_silent_longest() {
     let mut feed = Feed::new();
     let stream = feed.create("a");
     let most = u64::try_from(MAX_PRODUCERS_PER_STREAM).unwrap();
-    // In one entry, so that all but the two told apart below were seen at the same time.
+    // In one entry, so that they were all seen at the same time; then the first two show a sign of life.
     let batches = (0..most).map(|id| produced(stream, 1, id, 0, 0)).collect();
     feed.apply(EntryBody::Append(batches));
-    assert_eq!(feed.append(produced(stream, 1, 0, 0, 1)), appended(most));
-    assert_eq!(feed.append(produced(stream, 1, most, 0, 0)), appended(most + 1));
-    assert_eq!(feed.append(produced(stream, 1, most + 1, 0, 0)), appended(most + 2));
+    for id in 0..2 {
+        assert_eq!(feed.append(produced(stream, 1, id, 0, 1)), appended(most + id));
+    }
+    assert_eq!(feed.state.stream(stream).unwrap().producers.len(), MAX_PRODUCERS_PER_STREAM);
+    assert_eq!(feed.append(produced(stream, 1, most, 0, 0)), appended(most + 2));
+
     let known = &feed.state.stream(stream).unwrap().producers;
-    assert_eq!(known.len(), MAX_PRODUCERS_PER_STREAM);
-    let forgotten: Vec<_> = (0..most).filter(|id| !known.contains_key(&ProducerId::new(*id))).collect();
-    assert_eq!(forgotten, [1, 2], "of those seen together, the lowest id goes");
+    let forgotten: Vec<_> = (0..=most).filter(|id| !known.contains_key(&ProducerId::new(*id))).collect();
+    let lowest = 2 + u64::try_from(PRODUCERS_FORGOTTEN_AT_ONCE).unwrap();
+    assert_eq!(forgotten, (2..lowest).collect::<Vec<_>>(), "of those seen together, the lowest ids go");
     assert_eq!(feed.append(produced(stream, 1, 0, 0, 1)), duplicate(most));
 }
 
