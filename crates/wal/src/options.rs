@@ -56,7 +56,7 @@ pub struct WalOptions {
     pub reserve_bytes: u64,
     /// The most live bytes of the oldest segment that are written anew to free the rest of it (1 MiB).
     pub copy_forward_bytes: u64,
-    /// How many files are kept written ahead, zeroed or recycled (1).
+    /// How many files are kept written ahead, zeroed or recycled (1). With 0 none are, and each fsync costs more.
     pub spare_files: usize,
     /// When frames are fsynced ([`Fsync::Always`]).
     pub fsync: Fsync,

@@ -122,8 +122,14 @@ impl Writer {
         if spare::fill(&gone.file, &path, gone.bytes, bytes).is_err() {
             // As short as it is it will do: what isn't written ahead costs time only.
         }
-        let spare = Spare { number, path, file: gone.file, bytes: gone.bytes.max(BLOCK), recycled: true };
-        shared.state.lock().spares.push(Spare { bytes, ..spare });
+        shared.state.lock().spares.push(Spare {
+            number,
+            path,
+            file: gone.file,
+            bytes,
+            ahead: true,
+            recycled: true,
+        });
         Ok(())
     }
 }

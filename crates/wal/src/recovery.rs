@@ -289,7 +289,7 @@ fn spares(
         let bytes = file.len().map_err(|source| Error::io("look at", &path, source))?;
         if bytes >= options.segment_bytes && bytes % BLOCK == 0 && spares.len() < options.spare_files {
             // Whether it was recycled is not known any more.
-            spares.push(Spare { number, path, file, bytes, recycled: true });
+            spares.push(Spare { number, path, file, bytes, ahead: true, recycled: true });
         } else {
             disk.remove(&path).map_err(|source| Error::io("remove", &path, source))?;
             report.removed.push(format!("spare-{number}"));

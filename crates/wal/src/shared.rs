@@ -55,6 +55,8 @@ pub(crate) struct State {
     pub(crate) next_spare: u64,
     /// Free bytes in the open segment.
     pub(crate) open_room: u64,
+    /// Whether they take their disk space already.
+    pub(crate) open_ahead: bool,
     /// Free bytes on the disk when last looked at.
     pub(crate) available: u64,
 }
@@ -102,6 +104,7 @@ impl State {
             spares,
             next_spare,
             open_room: 0,
+            open_ahead: false,
             available: u64::MAX,
         }
     }

@@ -16,13 +16,15 @@ pub(crate) struct Spare {
     pub(crate) number: u64,
     pub(crate) path: PathBuf,
     pub(crate) file: File,
+    /// The size it has, or will have once it is full.
     pub(crate) bytes: u64,
+    pub(crate) ahead: bool,
     /// Whether it may hold bytes of a former segment.
     pub(crate) recycled: bool,
 }
 
-/// Creates a zeroed file of `bytes`.
-pub(crate) fn prepare(shared: &Shared, bytes: u64) -> Result<Spare, Error> {
+/// Creates a file for `bytes`, zeroed if it is to be written `ahead`, else empty.
+pub(crate) fn prepare(shared: &Shared, bytes: u64, ahead: bool) -> Result<Spare, Error> {
     let number = {
         let mut state = shared.state.lock();
         state.next_spare += 1;
@@ -31,14 +33,14 @@ pub(crate) fn prepare(shared: &Shared, bytes: u64) -> Result<Spare, Error> {
     let path = segment::spare_path(&shared.dir, number);
     let created =
         durable::create_over(&*shared.disk, &path).map_err(|source| Error::io("create", &path, source))?;
-    let filled = fill(&created, &path, 0, bytes)
+    let filled = fill(&created, &path, 0, if ahead { bytes } else { 0 })
         .and_then(|()| created.sync_data().map_err(|source| Error::io("flush", &path, source)));
     if let Err(error) = filled {
         // Its space is what others wait for. If this fails too the file is found again at the next start.
         let _ = shared.disk.remove(&path);
         return Err(error);
     }
-    Ok(Spare { number, path, file: created, bytes, recycled: false })
+    Ok(Spare { number, path, file: created, bytes, ahead, recycled: false })
 }
 
 /// Writes zeros from `from` to `to`.
@@ -87,7 +89,7 @@ pub(crate) fn keep_ready(shared: &Arc<Shared>) {
         }
         let bytes = shared.options.segment_bytes;
         let enough = shared.refresh_space() >= bytes.saturating_add(shared.options.reserve_bytes);
-        let prepared = if enough { prepare(shared, bytes).ok() } else { None };
+        let prepared = if enough { prepare(shared, bytes, true).ok() } else { None };
         let mut state = shared.state.lock();
         match prepared {
             Some(spare) => state.spares.push(spare),

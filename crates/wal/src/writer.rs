@@ -333,7 +333,9 @@ impl Writer {
                 // hold several frames, but leave most of it.
                 let part = if above >= needed { above } else { available / 4 };
                 let bytes = shared.options.segment_bytes.min(part / BLOCK * BLOCK).max(align(needed));
-                spare::prepare(shared, bytes)?
+                // Behind a busy writer there is no time to write a file twice: its fsyncs cost more, but none waits.
+                let ahead = shared.options.spare_files > 0 && shared.state.lock().threads == 0;
+                spare::prepare(shared, bytes, ahead)?
             }
         };
         shared.spare_wanted.notify_all();
@@ -355,6 +357,7 @@ impl Writer {
         self.next_sequence += 1;
         shared.refresh_space();
         let mut state = shared.state.lock();
+        state.open_ahead = spare.ahead;
         state.open_room = spare.bytes - BLOCK;
         state.catalog.segments.insert(
             header.sequence,
@@ -362,7 +365,7 @@ impl Writer {
                 header,
                 path: path.clone(),
                 file: spare.file.clone(),
-                bytes: spare.bytes,
+                bytes: if spare.ahead { spare.bytes } else { BLOCK },
                 end_frame: header.first_frame,
                 index: SegmentIndex::Open(SegmentTable::default()),
             },

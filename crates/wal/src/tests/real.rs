@@ -57,6 +57,7 @@ fn entries_written_by_the_thread_are_back_after_a_shutdown_and_after_a_crash() {
     assert_eq!(report.frames_scanned, 0, "a clean restart reads footers only");
     wal.spawn_writer().unwrap();
     append(&wal, 2000..2500, 100);
+    drop(wal);
     // No shutdown: as after kill -9, the open segment has no footer.
     let (wal, report) = open(dir.path(), options);
     assert!(report.frames_scanned > 0);
