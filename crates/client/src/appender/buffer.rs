@@ -24,6 +24,14 @@ pub(super) struct Waiter {
 }
 
 impl Waiter {
+    pub(super) const fn new(
+        first: u32,
+        count: u32,
+        answer: oneshot::Sender<Result<Appended, Error>>,
+    ) -> Self {
+        Self { first, count, answer }
+    }
+
     pub(super) fn tell(self, result: &Result<Appended, Error>) {
         let result = result.clone().map(|appended| {
             let first: Offset = appended.offsets.start.plus(self.first.into());
@@ -126,7 +134,7 @@ impl Buffer {
         let first = open.records.count();
         let pushed = open.records.push_record(record);
         if pushed.is_ok() {
-            open.waiters.push(Waiter { first, count: 1, answer });
+            open.waiters.push(Waiter::new(first, 1, answer));
             open.take_room(room);
         }
         let is_full = open.records.size() >= self.batch_bytes || open.records.count() >= self.batch_records;
@@ -155,7 +163,7 @@ impl Buffer {
         if own.records.is_empty() {
             return Err(duramen_types::batch::Error::Empty.into());
         }
-        own.waiters.push(Waiter { first: 0, count: own.records.count(), answer });
+        own.waiters.push(Waiter::new(0, own.records.count(), answer));
         own.take_room(room);
         let mut state = self.state.lock();
         if state.closed {

@@ -3,7 +3,7 @@
 //! Batches are sent in order and answered in order. What may be sent again, and when:
 //!
 //! - **Idempotent.** Each batch is stamped with a sequence number when it is first sent, and keeps it: sent again, it
-//!   is appended once. A batch that was not appended leaves a hole, so that the node refuses all behind it with
+//!   is appended once, as long as the stream remembers it: no batch is sent five or more after one without an answer. A batch that was not appended leaves a hole, so that the node refuses all behind it with
 //!   `out_of_order_sequence`. From then on the pipeline _drains_: it sends nothing, and collects the answers to what is
 //!   in flight. Then it sends the collected ones again, in order. If the first failure was final, its number is never
 //!   used, so a new epoch begins and the rest is stamped anew; the new epoch also shuts out copies of the old one that
@@ -43,6 +43,8 @@ struct Pending {
     /// When it was first refused.
     refused: Option<Duration>,
     /// Whether a copy of it may have been appended, or may be yet, without an answer.
+    has_copies: bool,
+    /// Whether it must first be asked after under the stamp that it has.
     is_adrift: bool,
 }
 
@@ -72,6 +74,20 @@ impl Pending {
     fn done(self, result: Result<Appended, Error>) -> Done {
         Done { waiters: self.waiters, result, _room: self.room }
     }
+
+    /// Its last attempt failed; what became of earlier ones counts too.
+    fn fail(self, error: Error) -> Done {
+        let error = if self.has_copies && !error.may_have_had_effect() {
+            Error::lost(
+                APPEND,
+                Effect::Once,
+                format!("an earlier attempt had no answer, and the last failed: {error}"),
+            )
+        } else {
+            error
+        };
+        self.done(Err(error))
+    }
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -98,9 +114,11 @@ impl Stamps {
 }
 
 /// Sending is paused until what is in flight has its answers.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone, Copy, Default)]
 struct Drain {
     new_epoch: bool,
+    /// The batch that left the hole may be appended yet, and then the copies of those behind it too.
+    hole_may_close: bool,
     /// At least how long to wait before sending again.
     delay: Duration,
 }
@@ -193,6 +211,7 @@ impl Pipeline {
             room,
             sent: Duration::ZERO,
             refused: None,
+            has_copies: false,
             is_adrift: false,
         });
     }
@@ -203,37 +222,25 @@ impl Pipeline {
         if is_paused || self.in_flight.len() >= self.max_in_flight || self.needs_producer() {
             return None;
         }
-        let Pending { content, number, count, waiters, room, refused, is_adrift, .. } =
-            self.queue.pop_front()?;
-        let encoded = match content {
-            Content::Encoded(encoded) => encoded,
-            Content::Collected(records) => {
-                let producer = self.stamps.map(Stamps::stamp);
-                let options = batch::Options { compression: self.compression, producer, arrival: None };
-                match records.finish(options) {
-                    Ok(encoded) => encoded,
-                    Err(error) => return Some(Err(Done { waiters, result: Err(error.into()), _room: room })),
-                }
-            }
-        };
+        let mut batch = self.queue.pop_front_if(|batch| {
+            // The stream must still remember the oldest one without an answer when that is asked after again.
+            let unanswered = [self.in_flight.front(), self.again.front()].into_iter().flatten();
+            let oldest = unanswered.map(|other| other.number).min().unwrap_or(batch.number);
+            !self.idempotent || batch.number.saturating_sub(oldest) < REMEMBERED_BATCHES as u64
+        })?;
+        if let Err(error) = batch.content.encode(self.stamps, self.compression) {
+            return Some(Err(batch.done(Err(error.into()))));
+        }
+        let Content::Encoded(encoded) = &batch.content else { return None };
         if let Some(stamps) = &mut self.stamps
             && encoded.producer() == Some(stamps.stamp())
         {
-            stamps.advance(count);
+            stamps.advance(batch.count);
         }
-        let bytes = encoded.bytes().clone();
-        let content = Content::Encoded(encoded);
-        self.in_flight.push_back(Pending {
-            content,
-            number,
-            count,
-            waiters,
-            room,
-            sent: now,
-            refused,
-            is_adrift,
-        });
-        Some(Ok((number, bytes)))
+        let next = (batch.number, encoded.bytes().clone());
+        batch.sent = now;
+        self.in_flight.push_back(batch);
+        Some(Ok(next))
     }
 
     /// Takes the answer to the oldest batch in flight; gives the batch if that settles its fate.
@@ -259,32 +266,42 @@ impl Pipeline {
             Err(error) => error,
         };
         let is_patient = now.saturating_sub(*batch.refused.get_or_insert(now)) < self.retry_for;
-        let (keep, new_epoch) = if self.idempotent {
-            // A hole before it, not the batch itself, is why it was refused: certainly not appended.
-            let is_behind_hole = self.drain.is_some() && error.code() == ErrorCode::OutOfOrderSequence;
-            // The stream has forgotten the producer, which has been silent for long.
-            let is_forgotten = error.code() == ErrorCode::UnknownProducer && !batch.is_adrift;
-            let keep = is_behind_hole || (is_patient && (is_forgotten || error.is_retryable()));
-            (keep, is_forgotten || !keep)
-        } else {
-            let keeps_order = self.in_flight.is_empty();
-            (is_patient && keeps_order && error.may_retry(Effect::Once), false)
-        };
-        if keep || self.idempotent {
-            let drain = self.drain.get_or_insert(Drain { new_epoch: false, delay: Duration::ZERO });
-            drain.new_epoch |= new_epoch;
-            drain.delay = drain.delay.max(error.retry_after().unwrap_or_default());
-        }
-        if !keep {
-            if error.code() == ErrorCode::ProducerFenced {
-                self.stamps = None;
+        if !self.idempotent {
+            // With nothing behind it, sending it again keeps the order.
+            if !(is_patient && self.in_flight.is_empty() && error.may_retry(Effect::Once)) {
+                return Ok(Some(batch.done(Err(error))));
             }
-            return Ok(Some(batch.done(Err(error))));
+            self.drain(error.retry_after());
+            self.keep(batch);
+            return Ok(None);
         }
-        batch.is_adrift = error.may_have_had_effect();
-        let place = self.again.partition_point(|other| other.number < batch.number);
-        self.again.insert(place, batch);
-        Ok(None)
+        if let Some(drain) = self.drain
+            && error.code() == ErrorCode::OutOfOrderSequence
+        {
+            // A hole before it, not the batch itself, is why it was refused: it was not appended so far.
+            if drain.hole_may_close && batch.has_copies {
+                return Ok(Some(batch.fail(error)));
+            }
+            batch.is_adrift = false;
+            self.keep(batch);
+            return Ok(None);
+        }
+        // The stream has forgotten a producer that was silent for long.
+        let is_forgotten = error.code() == ErrorCode::UnknownProducer && !batch.has_copies;
+        let drain = self.drain(error.retry_after());
+        if is_patient && (is_forgotten || error.is_retryable()) {
+            drain.new_epoch |= is_forgotten;
+            batch.is_adrift |= error.may_have_had_effect();
+            batch.has_copies |= error.may_have_had_effect();
+            self.keep(batch);
+            return Ok(None);
+        }
+        drain.new_epoch = true;
+        drain.hole_may_close |= batch.has_copies || error.may_have_had_effect();
+        if error.code() == ErrorCode::ProducerFenced {
+            self.stamps = None;
+        }
+        Ok(Some(batch.fail(error)))
     }
 
     /// Ends the pause once everything in flight has its answer; gives how long to wait at least before sending again,
@@ -315,6 +332,7 @@ impl Pipeline {
         }
         for batch in &mut in_flight {
             batch.is_adrift |= was_open;
+            batch.has_copies |= was_open;
         }
         self.put_first(in_flight);
         if self.drain.is_some_and(|drain| !drain.new_epoch) {
@@ -333,13 +351,20 @@ impl Pipeline {
         batches.append(&mut self.queue);
         self.drain = None;
         self.stamps = self.stamps.and_then(Stamps::next_epoch);
-        let fail = |batch: Pending| {
-            let is_lost = batch.is_adrift && !error.may_have_had_effect();
-            let error =
-                if is_lost { Error::lost(APPEND, Effect::Once, error.to_string()) } else { error.clone() };
-            batch.done(Err(error))
-        };
-        batches.into_iter().map(fail).collect()
+        batches.into_iter().map(|batch| batch.fail(error.clone())).collect()
+    }
+
+    /// Pauses sending, for at least `delay` after all in flight has its answers.
+    fn drain(&mut self, delay: Option<Duration>) -> &mut Drain {
+        let drain = self.drain.get_or_insert_default();
+        drain.delay = drain.delay.max(delay.unwrap_or_default());
+        drain
+    }
+
+    /// Keeps a batch, in order, to be sent again after the pause.
+    fn keep(&mut self, batch: Pending) {
+        let place = self.again.partition_point(|other| other.number < batch.number);
+        self.again.insert(place, batch);
     }
 
     fn is_front_adrift(&self) -> bool {
@@ -357,23 +382,11 @@ impl Pipeline {
     fn begin_epoch(&mut self) -> Vec<Done> {
         self.stamps = self.stamps.and_then(Stamps::next_epoch);
         let mut failed = Vec::new();
-        for batch in std::mem::take(&mut self.queue) {
-            let Pending { content, number, count, waiters, room, sent, refused, .. } = batch;
-            match content.without_stamp() {
-                Ok(content) => {
-                    let is_adrift = false;
-                    self.queue.push_back(Pending {
-                        content,
-                        number,
-                        count,
-                        waiters,
-                        room,
-                        sent,
-                        refused,
-                        is_adrift,
-                    });
-                }
-                Err(error) => failed.push(Done { waiters, result: Err(error.into()), _room: room }),
+        for mut batch in std::mem::take(&mut self.queue) {
+            (batch.is_adrift, batch.has_copies) = (false, false);
+            match batch.content.remove_stamp() {
+                Ok(()) => self.queue.push_back(batch),
+                Err(error) => failed.push(batch.done(Err(error.into()))),
             }
         }
         failed
@@ -381,8 +394,19 @@ impl Pipeline {
 }
 
 impl Content {
-    fn without_stamp(self) -> Result<Self, batch::Error> {
-        let Self::Encoded(encoded) = self else { return Ok(self) };
+    /// Encodes what is not encoded yet, with the next stamp.
+    fn encode(&mut self, stamps: Option<Stamps>, compression: Codec) -> Result<(), batch::Error> {
+        if let Self::Collected(records) = self {
+            let empty = BatchBuilder::new(Limits::default());
+            let options = batch::Options { compression, producer: stamps.map(Stamps::stamp), arrival: None };
+            *self = Self::Encoded(std::mem::replace(&mut **records, empty).finish(options)?);
+        }
+        Ok(())
+    }
+
+    /// Goes back to plain records, to be encoded with another stamp.
+    fn remove_stamp(&mut self) -> Result<(), batch::Error> {
+        let Self::Encoded(encoded) = self else { return Ok(()) };
         let limits = Limits {
             max_batch_bytes: usize::MAX,
             max_record_bytes: usize::MAX,
@@ -394,6 +418,7 @@ impl Content {
             let record = record?;
             records.push(record.timestamp, record.key, record.value, record.headers())?;
         }
-        Ok(Self::Collected(Box::new(records)))
+        *self = Self::Collected(Box::new(records));
+        Ok(())
     }
 }

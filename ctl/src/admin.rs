@@ -1,0 +1,163 @@
+//! The operators' side of a node: HTTP with JSON answers, shown as they come.
+
+use std::time::Duration;
+
+use reqwest::{Method, StatusCode};
+use serde_json::Value;
+
+use crate::cli::ArchiveCommand;
+use crate::failure::{FAILED, Failure, USAGE};
+use crate::output;
+
+const TIMEOUT: Duration = Duration::from_secs(10);
+/// Archiving, checking a store and writing a snapshot wait for the object store.
+const LONG_TIMEOUT: Duration = Duration::from_secs(300);
+
+struct Answer {
+    status: StatusCode,
+    body: String,
+}
+
+/// Shows the document at `path`.
+pub async fn show(admin: &str, path: &str, as_json: bool) -> Result<(), Failure> {
+    print(&call(admin, Method::GET, path, TIMEOUT).await?.document(path)?, as_json)
+}
+
+/// Has the node do something, and shows its answer.
+pub async fn act(admin: &str, path: &str, as_json: bool) -> Result<(), Failure> {
+    print(&call(admin, Method::POST, path, LONG_TIMEOUT).await?.document(path)?, as_json)
+}
+
+pub async fn archive(admin: &str, command: ArchiveCommand, as_json: bool) -> Result<(), Failure> {
+    match command {
+        ArchiveCommand::Status => show(admin, "/admin/archive/status", as_json).await,
+        ArchiveCommand::Flush => act(admin, "/admin/archive/flush", as_json).await,
+        ArchiveCommand::Check => act(admin, "/admin/archive/check", as_json).await,
+    }
+}
+
+/// Prints the metrics: as they are, or each sample as a line of JSON.
+pub async fn metrics(admin: &str, as_json: bool) -> Result<(), Failure> {
+    let answer = call(admin, Method::GET, "/metrics", TIMEOUT).await?;
+    if !answer.status.is_success() {
+        return Err(answer.refused("/metrics"));
+    }
+    if !as_json {
+        return output::line(answer.body.trim_end());
+    }
+    for line in answer.body.lines().filter(|line| !line.starts_with('#')) {
+        if let Some((series, value)) = line.rsplit_once(' ') {
+            let number = value.parse::<f64>().map_or_else(|_| value.into(), Value::from);
+            output::json(&output::object([("series", series.into()), ("value", number)]))?;
+        }
+    }
+    Ok(())
+}
+
+/// Shows the node's health; the exit code is the verdict.
+pub async fn health(admin: &str, as_json: bool) -> Result<(), Failure> {
+    let unhealthy = |failure: Failure| failure.with_exit(USAGE);
+    let answer = call(admin, Method::GET, "/health", TIMEOUT).await.map_err(unhealthy)?;
+    // An unhealthy node may answer with an error status, and still says why.
+    let Ok(document) = serde_json::from_str::<Value>(&answer.body) else {
+        return Err(unhealthy(answer.refused("/health")));
+    };
+    print(&document, as_json)?;
+    match verdict(answer.status, &document) {
+        0 => Ok(()),
+        exit => Err(Failure::verdict(exit)),
+    }
+}
+
+/// 0 is ok, 1 degraded, 2 anything else.
+fn verdict(status: StatusCode, document: &Value) -> u8 {
+    match document.get("status").and_then(Value::as_str) {
+        Some("ok") if status.is_success() => 0,
+        Some("degraded") => FAILED,
+        _ => USAGE,
+    }
+}
+
+fn print(document: &Value, as_json: bool) -> Result<(), Failure> {
+    if as_json { output::json(document) } else { output::document(document) }
+}
+
+async fn call(admin: &str, method: Method, path: &str, timeout: Duration) -> Result<Answer, Failure> {
+    let url = format!("{}{path}", admin.trim_end_matches('/'));
+    let failed = |error: reqwest::Error| {
+        let mut reason = error.to_string();
+        let mut source = std::error::Error::source(&error);
+        while let Some(cause) = source {
+            reason = cause.to_string();
+            source = cause.source();
+        }
+        if error.is_timeout() {
+            reason = format!("no answer within {}", humantime::format_duration(timeout));
+        }
+        let what = format!("the node's admin interface at {admin} cannot be asked for {path}: {reason}");
+        Failure::failed(
+            "unreachable",
+            what,
+            "start the node, or name its admin address with --admin or DURAMEN_ADMIN",
+        )
+    };
+    let client = reqwest::Client::builder().timeout(timeout).no_proxy().build().map_err(failed)?;
+    let response = client.request(method, &url).send().await.map_err(failed)?;
+    let status = response.status();
+    let body = response.text().await.map_err(failed)?;
+    Ok(Answer { status, body })
+}
+
+impl Answer {
+    fn document(&self, path: &str) -> Result<Value, Failure> {
+        match serde_json::from_str(&self.body) {
+            Ok(document) if self.status.is_success() => Ok(document),
+            _ => Err(self.refused(path)),
+        }
+    }
+
+    fn refused(&self, path: &str) -> Failure {
+        let document: Value = serde_json::from_str(&self.body).unwrap_or_default();
+        let message = ["/message", "/error/message", "/error"]
+            .into_iter()
+            .find_map(|pointer| document.pointer(pointer)?.as_str())
+            .map_or_else(|| self.body.chars().take(200).collect(), str::to_owned);
+        let what =
+            format!("the node answers {path} with {}: {}", self.status, output::visible(message.trim()));
+        Failure::failed("admin", what, "see the message, and the node's log")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    #[test]
+    fn the_verdict_on_health_is_the_exit_code() {
+        let cases = [
+            (200, json!({ "status": "ok" }), 0),
+            (200, json!({ "status": "degraded" }), 1),
+            (503, json!({ "status": "degraded" }), 1),
+            (503, json!({ "status": "unhealthy" }), 2),
+            (503, json!({ "status": "ok" }), 2),
+            (200, json!({}), 2),
+            (200, json!(null), 2),
+        ];
+        for (status, document, expected) in cases {
+            let status = StatusCode::from_u16(status).unwrap();
+            assert_eq!(verdict(status, &document), expected, "{status} {document}");
+        }
+    }
+
+    #[test]
+    fn a_refusal_shows_the_nodes_own_words() {
+        let answer = Answer {
+            status: StatusCode::CONFLICT,
+            body: json!({ "code": "no_archive", "message": "no archive is configured" }).to_string(),
+        };
+        let failure = answer.document("/admin/archive/status").unwrap_err();
+        assert_eq!(failure.exit, FAILED);
+        assert!(format!("{failure:?}").contains("no archive is configured"));
+    }
+}

@@ -1,0 +1,441 @@
+//! The command line.
+
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+use duramen_client::ConfigChange;
+use duramen_types::{
+    Acknowledgement, Compression, CursorName, Offset, RestorePointName, RetentionPolicy, StreamConfig,
+    StreamName, TenantName, TimestampPolicy,
+};
+
+const EXIT_CODES: &str = "Exit codes:
+  0  done (health: ok)
+  1  failed; what was asked for was not done (health: degraded)
+  2  wrong usage; nothing was done (health: unhealthy or unreachable)
+  3  unknown outcome: it may or may not have been done";
+
+/// The command-line client of a Duramen node.
+#[derive(Debug, Parser)]
+#[command(name = "duramenctl", version = env!("DURAMEN_VERSION"), after_help = EXIT_CODES, after_long_help = EXIT_CODES)]
+pub struct Cli {
+    /// Where the node serves clients.
+    #[arg(
+        long,
+        global = true,
+        value_name = "URL",
+        env = "DURAMEN_ENDPOINT",
+        default_value = "http://127.0.0.1:7700"
+    )]
+    pub endpoint: String,
+    /// Where the node serves operators.
+    #[arg(
+        long,
+        global = true,
+        value_name = "URL",
+        env = "DURAMEN_ADMIN",
+        default_value = "http://127.0.0.1:7702"
+    )]
+    pub admin: String,
+    /// The tenant whose streams are meant.
+    #[arg(long, global = true, default_value = "default", value_parser = TenantName::parse)]
+    pub tenant: TenantName,
+    /// Print JSON: one document, or one a line where there are many.
+    #[arg(long, global = true)]
+    pub json: bool,
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Create, list, change, trim and delete streams.
+    #[command(subcommand)]
+    Stream(StreamCommand),
+    /// Append records: one a line, or with --import what `export` and `read --json` write.
+    Append(AppendArgs),
+    /// Read records.
+    Read(ReadArgs),
+    /// Read and set consumers' positions.
+    #[command(subcommand)]
+    Cursor(CursorCommand),
+    /// Create and list tenants.
+    #[command(subcommand)]
+    Tenant(TenantCommand),
+    /// Name instants that a restore can go back to.
+    #[command(subcommand)]
+    RestorePoint(RestorePointCommand),
+    /// Show what the node is doing.
+    Status,
+    /// Print the node's metrics.
+    Metrics,
+    /// Check the node: exit code 0 is ok, 1 degraded, 2 unhealthy or unreachable.
+    Health,
+    /// Look after the archive.
+    #[command(subcommand)]
+    Archive(ArchiveCommand),
+    /// Have the node write a snapshot of its state machine to the archive.
+    Snapshot,
+    /// Print a completion script for a shell.
+    Completions {
+        #[arg(value_enum)]
+        shell: clap_complete::Shell,
+    },
+}
+
+#[derive(Debug, Subcommand)]
+pub enum StreamCommand {
+    /// Create a stream.
+    Create {
+        #[arg(value_parser = StreamName::parse)]
+        stream: StreamName,
+        #[command(flatten)]
+        config: ConfigArgs,
+    },
+    /// List streams by name.
+    List {
+        /// Only names that begin with this.
+        #[arg(default_value = "")]
+        prefix: String,
+    },
+    /// Describe a stream.
+    Describe {
+        #[arg(value_parser = StreamName::parse)]
+        stream: StreamName,
+    },
+    /// Change a stream's configuration; what is not given stays as it is.
+    Set {
+        #[arg(value_parser = StreamName::parse)]
+        stream: StreamName,
+        #[command(flatten)]
+        change: ChangeArgs,
+    },
+    /// Make an offset the first readable one.
+    Trim {
+        #[arg(value_parser = StreamName::parse)]
+        stream: StreamName,
+        /// The first offset to keep.
+        to: Offset,
+    },
+    /// Delete a stream; its past stays readable with `read --as-of`.
+    Delete {
+        #[arg(value_parser = StreamName::parse)]
+        stream: StreamName,
+    },
+}
+
+/// A new stream's configuration; what is not given follows the cluster's default.
+#[derive(Debug, Args)]
+pub struct ConfigArgs {
+    /// What appends wait for that do not choose.
+    #[arg(long, value_enum)]
+    ack: Option<Ack>,
+    /// Keep records for this long, such as 30d; for ever by default.
+    #[arg(long, value_name = "DURATION", value_parser = seconds)]
+    retention_age: Option<u64>,
+    /// Keep this much, such as 10GiB; everything by default.
+    #[arg(long, value_name = "SIZE", value_parser = size)]
+    retention_bytes: Option<u64>,
+    /// How archived blocks are compressed.
+    #[arg(long, value_enum)]
+    compression: Option<Codec>,
+    /// Whose time a record carries.
+    #[arg(long, value_enum)]
+    timestamps: Option<Timestamps>,
+}
+
+impl ConfigArgs {
+    pub fn config(&self) -> StreamConfig {
+        StreamConfig {
+            acknowledgement: self.ack.map(Into::into),
+            retention: RetentionPolicy { age_seconds: self.retention_age, bytes: self.retention_bytes },
+            compression: self.compression.map(Into::into),
+            timestamps: self.timestamps.map(Into::into),
+        }
+    }
+}
+
+/// Changes of a configuration; `default` returns a setting to the cluster's default, `none` removes a limit.
+#[derive(Debug, Args)]
+#[group(required = true, multiple = true)]
+pub struct ChangeArgs {
+    /// What appends wait for that do not choose: local, quorum, archived or default.
+    #[arg(long, value_parser = or_default::<Ack>)]
+    ack: Option<Choice<Ack>>,
+    /// Keep records for this long, such as 30d, or none for ever.
+    #[arg(long, value_name = "DURATION", value_parser = |text: &str| or_none(text, seconds))]
+    retention_age: Option<Choice<u64>>,
+    /// Keep this much, such as 10GiB, or none for everything.
+    #[arg(long, value_name = "SIZE", value_parser = |text: &str| or_none(text, size))]
+    retention_bytes: Option<Choice<u64>>,
+    /// How archived blocks are compressed: zstd, none or default.
+    #[arg(long, value_parser = or_default::<Codec>)]
+    compression: Option<Choice<Codec>>,
+    /// Whose time a record carries: client-preferred, arrival or default.
+    #[arg(long, value_parser = or_default::<Timestamps>)]
+    timestamps: Option<Choice<Timestamps>>,
+}
+
+impl ChangeArgs {
+    pub fn change(&self) -> ConfigChange {
+        ConfigChange {
+            acknowledgement: self.ack.map(|choice| choice.0.map(Into::into)),
+            retention_age_seconds: self.retention_age.map(|choice| choice.0),
+            retention_bytes: self.retention_bytes.map(|choice| choice.0),
+            compression: self.compression.map(|choice| choice.0.map(Into::into)),
+            timestamps: self.timestamps.map(|choice| choice.0.map(Into::into)),
+        }
+    }
+}
+
+/// A value, or the return to the default.
+#[derive(Debug, Clone, Copy)]
+struct Choice<T>(Option<T>);
+
+fn or_default<T: ValueEnum>(text: &str) -> Result<Choice<T>, String> {
+    if text == "default" {
+        return Ok(Choice(None));
+    }
+    T::from_str(text, false).map(|value| Choice(Some(value))).map_err(|_| {
+        let names: Vec<_> = T::value_variants()
+            .iter()
+            .filter_map(|value| Some(value.to_possible_value()?.get_name().to_owned()))
+            .collect();
+        format!("expected one of {} or default", names.join(", "))
+    })
+}
+
+fn or_none(text: &str, parse: fn(&str) -> Result<u64, String>) -> Result<Choice<u64>, String> {
+    if text == "none" { Ok(Choice(None)) } else { parse(text).map(|value| Choice(Some(value))) }
+}
+
+fn seconds(text: &str) -> Result<u64, String> {
+    let duration = humantime::parse_duration(text).map_err(|error| error.to_string())?;
+    match duration.as_secs() {
+        0 => Err("the shortest is 1s".to_owned()),
+        seconds => Ok(seconds),
+    }
+}
+
+fn size(text: &str) -> Result<u64, String> {
+    match text.parse::<bytesize::ByteSize>()?.as_u64() {
+        0 => Err("the smallest is 1 byte".to_owned()),
+        bytes => Ok(bytes),
+    }
+}
+
+#[derive(Debug, Clone, Copy, ValueEnum)]
+pub enum Ack {
+    /// Fsynced on the leader.
+    Local,
+    /// Fsynced on a majority.
+    Quorum,
+    /// In the object store as well.
+    Archived,
+}
+
+impl From<Ack> for Acknowledgement {
+    fn from(ack: Ack) -> Self {
+        match ack {
+            Ack::Local => Self::Local,
+            Ack::Quorum => Self::Quorum,
+            Ack::Archived => Self::Archived,
+        }
+    }
+}
+
+#[derive(Debug, Clone, Copy, ValueEnum)]
+enum Codec {
+    Zstd,
+    None,
+}
+
+impl From<Codec> for Compression {
+    fn from(codec: Codec) -> Self {
+        match codec {
+            Codec::Zstd => Self::Zstd,
+            Codec::None => Self::None,
+        }
+    }
+}
+
+#[derive(Debug, Clone, Copy, ValueEnum)]
+enum Timestamps {
+    ClientPreferred,
+    Arrival,
+}
+
+impl From<Timestamps> for TimestampPolicy {
+    fn from(policy: Timestamps) -> Self {
+        match policy {
+            Timestamps::ClientPreferred => Self::ClientPreferred,
+            Timestamps::Arrival => Self::Arrival,
+        }
+    }
+}
+
+#[derive(Debug, Args)]
+pub struct AppendArgs {
+    /// The stream (with --stream-field: the file).
+    #[arg(value_name = "STREAM")]
+    pub first: Option<String>,
+    /// The file to read; `-` or nothing is standard input.
+    #[arg(value_name = "FILE")]
+    pub second: Option<PathBuf>,
+    /// Take each line as JSON, and send it to the stream that this field names; streams are created on the way.
+    #[arg(long, value_name = "NAME", conflicts_with = "import")]
+    pub stream_field: Option<String>,
+    /// Take each line as JSON, and this field as the record's key.
+    #[arg(long, value_name = "NAME", conflicts_with = "import")]
+    pub key_field: Option<String>,
+    /// Take each line as JSON, and this field as the record's timestamp: milliseconds since 1970, or RFC 3339.
+    #[arg(long, value_name = "NAME", conflicts_with = "import")]
+    pub timestamp_field: Option<String>,
+    /// Take each line as a whole record with key, headers and timestamp, as `read --json` and `export` write it.
+    #[arg(long)]
+    pub import: bool,
+    /// What each answer waits for; the stream's default if not given.
+    #[arg(long, value_enum)]
+    pub ack: Option<Ack>,
+    /// At most this many records in one batch.
+    #[arg(long, value_name = "N", default_value_t = 10_000, value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
+    pub batch_records: u32,
+}
+
+#[derive(Debug, Args)]
+pub struct ReadArgs {
+    #[arg(value_parser = StreamName::parse)]
+    pub stream: StreamName,
+    /// Where to begin: an offset, `earliest`, `tail`, a record time (RFC 3339, or relative as -15m), or `cursor:NAME`.
+    #[arg(long, value_name = "WHERE", default_value = "earliest", allow_hyphen_values = true)]
+    pub from: String,
+    /// End after this many records.
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
+    pub limit: Option<u64>,
+    /// At the tail, wait for more.
+    #[arg(long, conflicts_with = "as_of")]
+    pub follow: bool,
+    /// Read the stream as it was at this instant: RFC 3339, or relative as -15m.
+    #[arg(long, value_name = "TIME", allow_hyphen_values = true)]
+    pub as_of: Option<String>,
+}
+
+#[derive(Debug, Subcommand)]
+pub enum CursorCommand {
+    /// List a stream's cursors with their lag.
+    List {
+        #[arg(value_parser = StreamName::parse)]
+        stream: StreamName,
+    },
+    /// Show a cursor with its lag.
+    Get {
+        #[arg(value_parser = StreamName::parse)]
+        stream: StreamName,
+        #[arg(value_parser = CursorName::parse)]
+        cursor: CursorName,
+    },
+    /// Set a cursor to the next offset to read.
+    Commit {
+        #[arg(value_parser = StreamName::parse)]
+        stream: StreamName,
+        #[arg(value_parser = CursorName::parse)]
+        cursor: CursorName,
+        offset: Offset,
+    },
+    /// Delete a cursor.
+    Delete {
+        #[arg(value_parser = StreamName::parse)]
+        stream: StreamName,
+        #[arg(value_parser = CursorName::parse)]
+        cursor: CursorName,
+    },
+}
+
+#[derive(Debug, Subcommand)]
+pub enum TenantCommand {
+    /// Create a tenant.
+    Create {
+        #[arg(value_parser = TenantName::parse)]
+        name: TenantName,
+    },
+    /// List the tenants.
+    List,
+}
+
+#[derive(Debug, Subcommand)]
+pub enum RestorePointCommand {
+    /// Name the present instant.
+    Create {
+        #[arg(value_parser = RestorePointName::parse)]
+        name: RestorePointName,
+    },
+    /// List the named instants.
+    List,
+}
+
+#[derive(Debug, Clone, Copy, Subcommand)]
+pub enum ArchiveCommand {
+    /// Show how far the archive is.
+    Status,
+    /// Archive everything that is committed now.
+    Flush,
+    /// Prove that the archive's store does what is needed of it.
+    Check,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::CommandFactory as _;
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        Cli::command().debug_assert();
+    }
+
+    fn set(args: &[&str]) -> Result<ConfigChange, clap::Error> {
+        let args = ["duramenctl", "stream", "set", "orders"].iter().chain(args);
+        match Cli::try_parse_from(args)?.command {
+            Command::Stream(StreamCommand::Set { change, .. }) => Ok(change.change()),
+            other => panic!("{other:?}"),
+        }
+    }
+
+    #[test]
+    fn a_change_tells_default_from_unchanged() {
+        let change =
+            set(&["--ack", "default", "--retention-age", "1h", "--retention-bytes", "none"]).unwrap();
+        assert_eq!(
+            change,
+            ConfigChange {
+                acknowledgement: Some(None),
+                retention_age_seconds: Some(Some(3600)),
+                retention_bytes: Some(None),
+                compression: None,
+                timestamps: None,
+            }
+        );
+        assert!(set(&[]).is_err(), "nothing to change is wrong usage");
+        assert!(
+            set(&["--ack", "all"]).unwrap_err().to_string().contains("local, quorum, archived or default")
+        );
+        assert!(set(&["--retention-age", "0s"]).is_err());
+        assert!(set(&["--retention-bytes", "10GiB"]).is_ok());
+    }
+
+    #[test]
+    fn a_bad_name_is_refused_before_anything_is_sent() {
+        for stream in ["a/b", "a~b", "", "..", "a b"] {
+            let error = Cli::try_parse_from(["duramenctl", "stream", "describe", stream]).unwrap_err();
+            assert!(error.to_string().contains("name"), "{error}");
+        }
+    }
+
+    #[test]
+    fn a_relative_time_is_no_flag() {
+        let cli = Cli::try_parse_from(["duramenctl", "read", "orders", "--from", "-15m", "--as-of", "-1h"])
+            .unwrap();
+        let Command::Read(args) = cli.command else { panic!("not a read") };
+        assert_eq!((args.from.as_str(), args.as_of.as_deref()), ("-15m", Some("-1h")));
+    }
+}

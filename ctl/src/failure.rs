@@ -1,0 +1,161 @@
+//! What goes wrong, as people and scripts are told: one line what happened, one line what to do, an exit code.
+
+use std::io;
+
+use duramen_client::{Error, ErrorCode};
+use serde_json::json;
+
+pub const FAILED: u8 = 1;
+pub const USAGE: u8 = 2;
+pub const UNKNOWN_OUTCOME: u8 = 3;
+
+/// Why a command ends without success.
+#[derive(Debug)]
+pub struct Failure {
+    what: String,
+    advice: String,
+    code: &'static str,
+    retryable: bool,
+    may_have_had_effect: bool,
+    pub exit: u8,
+}
+
+impl Failure {
+    /// Wrong usage; nothing was done.
+    pub fn usage(what: impl Into<String>, advice: impl Into<String>) -> Self {
+        Self { exit: USAGE, ..Self::failed("usage", what, advice) }
+    }
+
+    /// Something on this machine, or the node's admin side, is not as it should be.
+    pub fn failed(code: &'static str, what: impl Into<String>, advice: impl Into<String>) -> Self {
+        Self {
+            what: what.into(),
+            advice: advice.into(),
+            code,
+            retryable: false,
+            may_have_had_effect: false,
+            exit: FAILED,
+        }
+    }
+
+    /// The command's verdict is its exit code; all is said already.
+    pub fn verdict(exit: u8) -> Self {
+        Self { exit, ..Self::failed("", "", "") }
+    }
+
+    /// The reader of our output has gone, as `head` does: no failure worth a word.
+    pub fn output(error: &io::Error) -> Self {
+        if error.kind() == io::ErrorKind::BrokenPipe {
+            return Self::verdict(0);
+        }
+        Self::failed("output", format!("the output can't be written: {error}"), "check where it goes to")
+    }
+
+    /// The same with the place where it happened.
+    pub fn at(self, place: &str) -> Self {
+        Self { what: format!("{place}: {}", self.what), ..self }
+    }
+
+    /// The same with another exit code.
+    pub fn with_exit(self, exit: u8) -> Self {
+        Self { exit, ..self }
+    }
+
+    /// Says on standard error what there is to say.
+    pub fn report(&self, as_json: bool) {
+        if self.what.is_empty() {
+            return;
+        }
+        if as_json {
+            let error = json!({
+                "code": self.code,
+                "message": self.what,
+                "advice": self.advice,
+                "retryable": self.retryable,
+                "may_have_had_effect": self.may_have_had_effect,
+            });
+            eprintln!("{}", json!({ "error": error }));
+        } else {
+            eprintln!("error: {}\n  what to do: {}", self.what, self.advice);
+        }
+    }
+}
+
+impl From<Error> for Failure {
+    fn from(error: Error) -> Self {
+        let code = error.code();
+        let effect = error.may_have_had_effect();
+        Self {
+            what: format!("{error} [{code}]"),
+            advice: advice(&error),
+            code: code.as_str(),
+            retryable: error.is_retryable(),
+            may_have_had_effect: effect,
+            exit: match code {
+                ErrorCode::InvalidArgument if error.node().is_none() => USAGE,
+                _ if effect => UNKNOWN_OUTCOME,
+                _ => FAILED,
+            },
+        }
+    }
+}
+
+fn advice(error: &Error) -> String {
+    let known = |what: &str, position: Option<duramen_types::Offset>| {
+        position.map(|position| format!("; {what} is {position}")).unwrap_or_default()
+    };
+    if let Error::Unreachable { .. } = error {
+        return "start the node, or name its address with --endpoint or DURAMEN_ENDPOINT".to_owned();
+    }
+    if error.may_have_had_effect() {
+        return "look at the stream before doing it again: it may have been done".to_owned();
+    }
+    match error.code() {
+        ErrorCode::InvalidArgument => "correct the command; see --help".to_owned(),
+        ErrorCode::RecordTooLarge => "split the record, or raise the node's limit".to_owned(),
+        ErrorCode::BatchTooLarge => {
+            "send less at once (--batch-records), or raise the node's limit".to_owned()
+        }
+        ErrorCode::EmptyBatch => "give at least one record".to_owned(),
+        ErrorCode::UnknownTenant => "see `duramenctl tenant list`, or create it".to_owned(),
+        ErrorCode::UnknownStream => {
+            "see `duramenctl stream list`, or create it with `duramenctl stream create NAME`".to_owned()
+        }
+        ErrorCode::UnknownCursor => "see `duramenctl cursor list STREAM`".to_owned(),
+        ErrorCode::UnknownRestorePoint => "see `duramenctl restore-point list`".to_owned(),
+        ErrorCode::StreamExists | ErrorCode::TenantExists | ErrorCode::RestorePointExists => {
+            "use the one that exists, or choose another name".to_owned()
+        }
+        ErrorCode::OffsetMismatch => {
+            format!("read what was appended meanwhile, then try again{}", known("the tail", error.tail()))
+        }
+        ErrorCode::Fenced | ErrorCode::ProducerFenced => {
+            "another writer has taken over: find out which, and stop one of them".to_owned()
+        }
+        ErrorCode::OutOfOrderSequence | ErrorCode::UnknownProducer => {
+            "run the command again for what is missing; compare with the stream's tail first".to_owned()
+        }
+        ErrorCode::ConfigChanged => "run it again".to_owned(),
+        ErrorCode::OutOfRange => format!(
+            "ask for what there is{}{}",
+            known("the first readable offset", error.first_readable()),
+            known("the tail", error.tail())
+        ),
+        ErrorCode::NotCovered => {
+            "choose an instant inside the recovery window (duramen-restore list)".to_owned()
+        }
+        ErrorCode::FutureTime => {
+            "choose an instant that has passed, and compare the machines' clocks".to_owned()
+        }
+        ErrorCode::LimitReached => "delete some first".to_owned(),
+        ErrorCode::ResourceExhausted => "try again, with less at once".to_owned(),
+        ErrorCode::DiskFull => "free space on the node's disk, or shorten its local retention".to_owned(),
+        ErrorCode::Unavailable => "try again; `duramenctl health` tells how the node is".to_owned(),
+        ErrorCode::UnknownOutcome => "look at the stream before doing it again".to_owned(),
+        ErrorCode::Corruption => {
+            "run `duramen doctor` on the node's data and `duramen-restore verify` on the archive".to_owned()
+        }
+        ErrorCode::Unimplemented => "use a client and a node of the same release".to_owned(),
+        ErrorCode::Internal => "look into the node's log".to_owned(),
+    }
+}
