@@ -12,7 +12,7 @@ const SUBMISSIONS: usize = 200;
 
 /// Every other seed without files written ahead.
 fn options_for(seed: u64) -> crate::WalOptions {
-    crate::WalOptions { spare_files: usize::from(seed % 2 == 0), ..options() }
+    crate::WalOptions { spare_files: usize::from(seed.is_multiple_of(2)), ..options() }
 }
 
 #[test]
