@@ -1,1 +1,23 @@
+//! What end-to-end tests stand on: a real object store, the workspace's programs, and nodes as processes.
+//!
+//! - [`s3_server`] gives the S3 server of this run, MinIO wherever that is possible, and [`Bucket`] a bucket of one's
+//!   own on it; [`S3Server::in_process`] and [`S3Server::minio`] ask for one of the two.
+//! - [`programs`] builds the four programs once and says where they are.
+//! - [`NodeProcess`] is a running `duramen serve`: killed, stopped, started again; its output is shown when a test fails.
+//!
+//! Everything here is synchronous and may be called from an async test as well. Nothing sleeps: waiting is for a
+//! condition, under a [`Deadline`]. What is started here ends when its handle is dropped, also in a test that fails.
 
+mod deadline;
+mod in_process;
+mod minio;
+mod node;
+mod process;
+mod programs;
+mod s3;
+
+pub use deadline::Deadline;
+pub use node::{NodeProcess, NodeSettings};
+pub use process::{Process, Signal};
+pub use programs::{Programs, programs};
+pub use s3::{Bucket, S3Server, ServerKind, object_store_used, s3_server};

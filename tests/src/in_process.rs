@@ -1,0 +1,79 @@
+//! An S3 server inside the test program, for machines that can't have MinIO and for suites that want both.
+
+use std::net::{Ipv4Addr, SocketAddr};
+use std::sync::Arc;
+
+use anyhow::{Context, Result};
+use hyper::service::service_fn;
+use hyper_util::rt::{TokioExecutor, TokioIo};
+use hyper_util::server::conn::auto::Builder;
+use s3s::auth::SimpleAuth;
+use s3s::service::{S3Service, S3ServiceBuilder};
+use tempfile::TempDir;
+use tokio::net::TcpListener;
+use tokio::runtime::Runtime;
+
+use crate::s3::Credentials;
+
+/// `s3s` over a temporary directory, on a loopback port; it ends when dropped.
+#[derive(Debug)]
+pub(crate) struct InProcessServer {
+    pub address: SocketAddr,
+    // Before the directory: nothing serves from it once it goes.
+    runtime: Option<Runtime>,
+    _directory: TempDir,
+}
+
+impl InProcessServer {
+    pub fn start() -> Result<Self> {
+        let directory = tempfile::Builder::new().prefix("duramen-s3s-").tempdir()?;
+        // Its error is no `std::error::Error`.
+        let files = s3s_fs::FileSystem::new(directory.path()).map_err(|error| {
+            anyhow::anyhow!("s3s does not start in {}: {error:?}", directory.path().display())
+        })?;
+        let mut service = S3ServiceBuilder::new(files);
+        let credentials = Credentials::ours();
+        service.set_auth(SimpleAuth::from_single(credentials.access_key, credentials.secret_key));
+        let service = service.build();
+
+        let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
+        let listener =
+            std::net::TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).context("no loopback port is free")?;
+        listener.set_nonblocking(true)?;
+        let address = listener.local_addr()?;
+        runtime.spawn(serve(listener, service));
+        Ok(Self { address, runtime: Some(runtime), _directory: directory })
+    }
+}
+
+async fn serve(listener: std::net::TcpListener, service: S3Service) {
+    let listener = TcpListener::from_std(listener).expect("a non-blocking listener can be registered");
+    // `s3s-fs` looks whether an object exists and then writes it: two creations at once would both succeed.
+    let writes = Arc::new(tokio::sync::Mutex::new(()));
+    while let Ok((socket, _)) = listener.accept().await {
+        let (service, writes) = (service.clone(), Arc::clone(&writes));
+        let service = service_fn(move |request: hyper::Request<hyper::body::Incoming>| {
+            let (service, writes) = (service.clone(), Arc::clone(&writes));
+            async move {
+                let _one_at_a_time = match *request.method() {
+                    hyper::Method::GET | hyper::Method::HEAD => None,
+                    _ => Some(writes.lock().await),
+                };
+                hyper::service::Service::call(&service, request).await
+            }
+        });
+        tokio::spawn(async move {
+            // A connection that breaks is the client's to notice.
+            let _ = Builder::new(TokioExecutor::new()).serve_connection(TokioIo::new(socket), service).await;
+        });
+    }
+}
+
+impl Drop for InProcessServer {
+    fn drop(&mut self) {
+        // Not the runtime's own drop: that panics when it happens inside an async test.
+        if let Some(runtime) = self.runtime.take() {
+            runtime.shutdown_background();
+        }
+    }
+}

@@ -1,0 +1,92 @@
+//! The state at random instants of a random history: restored by `branch` and by `hydrate`, and read by `as_of`, it
+//! equals a model that replays the same operations.
+
+mod history;
+mod model;
+mod observe;
+
+use std::sync::Arc;
+
+use anyhow::{Context, Result, ensure};
+use duramen::Node;
+use duramen::config::Config;
+use duramen_archive::{Random, Store, StoreOptions};
+use duramen_restore::{BranchOptions, HydrateOptions, Target};
+use duramen_types::{BranchName, NodeId, SystemClock};
+use rand::SeedableRng;
+use rand::rngs::StdRng;
+use rand::seq::IndexedRandom;
+
+use history::Player;
+
+const OPERATIONS: usize = 600;
+const INSTANTS: usize = 200;
+const STOP: std::time::Duration = std::time::Duration::from_secs(20);
+
+/// A small node: little is written ahead, so that hundreds of them can be started.
+fn config(data: &std::path::Path, archive: &str) -> Config {
+    let mut config = Config::default();
+    data.clone_into(&mut config.node.data);
+    config.cluster.shards = 3;
+    config.wal.segment_size = bytesize::ByteSize::mib(1);
+    config.wal.reserve = bytesize::ByteSize::mib(1);
+    config.archive.url = Some(archive.to_owned());
+    config.archive.segment_age = std::time::Duration::from_secs(1);
+    config
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_state_at_200_random_instants_is_what_a_model_says() -> Result<()> {
+    let seed: u64 = std::env::var("DURAMEN_TEST_SEED").ok().and_then(|seed| seed.parse().ok()).unwrap_or(20_180_207);
+    println!("DURAMEN_TEST_SEED={seed}");
+    let mut random = StdRng::seed_from_u64(seed);
+    let directory = tempfile::tempdir()?;
+    let url = format!("file://{}", directory.path().join("archive").display());
+    let node = Node::start(&config(&directory.path().join("node"), &url)).await?;
+    let mut player = Player::new(node.clone());
+    for operation in 0..OPERATIONS {
+        player.play(&mut random).await.with_context(|| format!("seed {seed}, operation {operation}"))?;
+        // Cuts fall wherever they fall; some are forced, so that the history has many segments.
+        if operation % 40 == 39 {
+            node.archive_flush().await?;
+        }
+        if operation % 150 == 149 {
+            node.snapshot().await?;
+        }
+    }
+    node.archive_flush().await?;
+    let past = player.into_past();
+
+    for _ in 0..INSTANTS {
+        let (time, model) = past.at_random(&mut random);
+        let found = observe::as_of(&node, time, past.streams()).await?;
+        ensure!(found == model, "seed {seed}: as_of {time}\nfound    {found:#?}\nexpected {model:#?}");
+    }
+
+    let clock = Arc::new(SystemClock::new());
+    let store = Store::open(&url, &StoreOptions::default(), clock, Random::from_seed(seed)).await?;
+    let main = BranchName::parse("main")?;
+    for number in 0..INSTANTS {
+        let (time, model) = past.at_random(&mut random);
+        let name = BranchName::parse(&format!("instant-{number}"))?;
+        let data = directory.path().join(name.as_str());
+        let hydrated = *[true, false].choose(&mut random).expect("there are two ways");
+        if hydrated {
+            let options = HydrateOptions { branch: Some(name.clone()), ..HydrateOptions::new(NodeId::new(1)) };
+            duramen_restore::hydrate(&store, &main, &Target::Time(time), &data, &options).await?;
+        } else {
+            let options = BranchOptions::default();
+            duramen_restore::branch(&store, &main, Some(&name), &Target::Time(time), &options).await?;
+        }
+        let mut config = config(&data, &url);
+        config.archive.branch = name.clone();
+        let restored = Node::start(&config).await.with_context(|| format!("seed {seed}: starting {name}"))?;
+        let found = observe::now(&restored).await?;
+        let how = if hydrated { "hydrate" } else { "branch" };
+        ensure!(found == model, "seed {seed}: {how} at {time}\nfound    {found:#?}\nexpected {model:#?}");
+        restored.shutdown(STOP).await?;
+        std::fs::remove_dir_all(&data)?;
+    }
+    node.shutdown(STOP).await?;
+    Ok(())
+}
