@@ -10,9 +10,10 @@ use clap::{Args, Parser, Subcommand};
 use tokio::signal::unix::{SignalKind, signal};
 
 use crate::Node;
+use crate::demo::DemoArgs;
 use crate::config::{self, Layers, Loaded, Problem, Problems, Source};
 use crate::server::Listeners;
-use crate::telemetry::{self, Metrics};
+use crate::telemetry;
 
 /// The version with the commit that it was built from.
 const LONG_VERSION: &str = concat!(env!("CARGO_PKG_VERSION"), " (", env!("DURAMEN_COMMIT"), ")");
@@ -35,6 +36,8 @@ struct Cli {
 enum Command {
     /// Runs a node (what happens without a command too)
     Serve(ServeArgs),
+    /// Appends real records, archives them, loses them twice and gets them back; needs nothing else
+    Demo(DemoArgs),
     /// Prints docs/CONFIGURATION.md
     #[command(hide = true)]
     ConfigReference,
@@ -87,6 +90,7 @@ pub fn run() -> ExitCode {
     match cli.command {
         None => serve(&cli.serve),
         Some(Command::Serve(args)) => serve(&args),
+        Some(Command::Demo(args)) => finish(crate::demo::run(&args)),
         Some(Command::ConfigReference) => print(&config::reference()),
         Some(Command::MetricsReference) => print(&telemetry::metrics_reference()),
         Some(Command::Openapi) => print(&crate::http::openapi()),
@@ -114,7 +118,11 @@ fn serve(args: &ServeArgs) -> ExitCode {
     if args.validate {
         return print(&loaded.show());
     }
-    match start(loaded) {
+    finish(start(loaded))
+}
+
+fn finish(result: anyhow::Result<()>) -> ExitCode {
+    match result {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             eprintln!("duramen: {error:#}");
@@ -192,12 +200,12 @@ async fn run_node(loaded: Loaded) -> anyhow::Result<()> {
     let mut interrupt = signal(SignalKind::interrupt()).context("the handler of SIGINT")?;
     // The ports come first: a second node on them fails before it touches anything.
     let listeners = Listeners::bind(&config.listen).await?;
-    let metrics = Arc::new(Metrics::new());
     let node = tokio::select! {
         node = Node::start(&config) => node?,
         _ = terminate.recv() => return Ok(()),
         _ = interrupt.recv() => return Ok(()),
     };
+    let metrics = Arc::clone(node.metrics());
     let mut serving = listeners.serve(node.clone(), Arc::clone(&config), metrics).await?;
     tracing::info!(
         version = LONG_VERSION,

@@ -61,18 +61,9 @@ impl Past {
         names
     }
 
-    /// An instant at or after an operation and before the next one, and the log as it was then.
+    /// The instant at which some operation was done, and the log as it was then.
     pub fn at_random(&self, random: &mut StdRng) -> (HybridTime, Log) {
         let at = random.random_range(0..self.states.len());
-        let (time, log) = &self.states[at];
-        let next = self.states.get(at + 1).map_or(time.as_micros() + 1, |(next, _)| next.as_micros());
-        // An operation's entries end at its time, and those of the next one begin after it.
-        let later = if random.random() { *time } else { HybridTime::from_micros((time.as_micros() + 1).min(next - 1)) };
-        (if self.is_before_next(at, later) { later } else { *time }, log.clone())
-    }
-
-    /// The next operation may consist of several entries, the first of them right after `time`.
-    fn is_before_next(&self, at: usize, time: HybridTime) -> bool {
-        time == self.states[at].0
+        self.states[at].clone()
     }
 }

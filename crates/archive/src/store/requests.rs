@@ -5,7 +5,8 @@ use std::time::Duration;
 
 use backon::{BackoffBuilder, ExponentialBuilder};
 use bytes::Bytes;
-use futures::{Stream, StreamExt, TryStreamExt};
+use futures::future::BoxFuture;
+use futures::{FutureExt, Stream, StreamExt, TryStreamExt};
 use object_store::path::Path;
 use object_store::{GetOptions, GetRange, ObjectStore, ObjectStoreExt, PutMode, PutOptions, PutPayload};
 use tokio::time::timeout;
@@ -41,7 +42,7 @@ impl Store {
     }
 
     /// Runs one attempt after the other until one succeeds, or fails for good, or their number is used up.
-    async fn retry<T>(&self, mut attempt: impl AsyncFnMut() -> Result<T>) -> Result<T> {
+    async fn retry<'a, T>(&self, mut attempt: impl FnMut() -> BoxFuture<'a, Result<T>> + Send) -> Result<T> {
         let mut pauses = self.pauses();
         let mut count = 1;
         loop {
@@ -106,7 +107,7 @@ pub(super) async fn create(store: &Store, key: &ObjectKey, bytes: &Bytes) -> Res
     if length(bytes) > MAX_PUT_BYTES {
         return Err(Error::TooLarge { at, size: length(bytes), limit: MAX_PUT_BYTES });
     }
-    store.retry(async || create_once(store, &at, &path, bytes).await).await
+    store.retry(|| create_once(store, &at, &path, bytes).boxed()).await
 }
 
 async fn create_once(store: &Store, at: &At, path: &Path, bytes: &Bytes) -> Result<()> {
@@ -175,7 +176,7 @@ pub(super) async fn verify_tail(store: &Store, key: &ObjectKey, bytes: &Bytes, t
 pub(super) async fn get(store: &Store, key: &ObjectKey, limit: u64) -> Result<Bytes> {
     let at = store.at(Operation::Read, &key.to_string());
     let path = store.path(&at, &at.key)?;
-    let read = async || {
+    let read = || async {
         let request = async {
             let found = store.objects().get_opts(&path, GetOptions::default()).await?;
             let size = found.meta.size;
@@ -187,7 +188,7 @@ pub(super) async fn get(store: &Store, key: &ObjectKey, limit: u64) -> Result<By
             (None, size) => Err(Error::TooLarge { at: at.clone(), size, limit }),
         }
     };
-    store.retry(read).await
+    store.retry(|| read().boxed()).await
 }
 
 pub(super) async fn get_range(store: &Store, key: &ObjectKey, range: Range<u64>) -> Result<Bytes> {
@@ -203,7 +204,7 @@ async fn ranged(store: &Store, key: &ObjectKey, range: Range<u64>) -> Result<(By
         return size(store, key).await.map(|size| (Bytes::new(), size));
     }
     let expected = range.end.saturating_sub(range.start);
-    let read = async || {
+    let read = || async {
         let request = async {
             let options = GetOptions { range: Some(GetRange::Bounded(range.clone())), ..GetOptions::default() };
             let found = store.objects().get_opts(&path, options).await?;
@@ -217,7 +218,7 @@ async fn ranged(store: &Store, key: &ObjectKey, range: Range<u64>) -> Result<(By
             Err(Error::WrongSize { at: at.clone(), expected: range.end, found: size })
         }
     };
-    match store.retry(read).await {
+    match store.retry(|| read().boxed()).await {
         // The stores word "beyond the end" differently: the size tells.
         Err(error @ Error::Refused { .. }) => match size(store, key).await {
             Ok(found) if found < range.end => Err(Error::WrongSize { at, expected: range.end, found }),
@@ -230,13 +231,13 @@ async fn ranged(store: &Store, key: &ObjectKey, range: Range<u64>) -> Result<(By
 pub(super) async fn size(store: &Store, key: &ObjectKey) -> Result<u64> {
     let at = store.at(Operation::Stat, &key.to_string());
     let path = store.path(&at, &at.key)?;
-    store.retry(async || store.once(&at, 0, store.objects().head(&path)).await).await.map(|found| found.size)
+    store.retry(|| store.once(&at, 0, store.objects().head(&path)).boxed()).await.map(|found| found.size)
 }
 
 pub(super) async fn delete(store: &Store, key: &ObjectKey) -> Result<()> {
     let at = store.at(Operation::Delete, &key.to_string());
     let path = store.path(&at, &at.key)?;
-    match store.retry(async || store.once(&at, 0, store.objects().delete(&path)).await).await {
+    match store.retry(|| store.once(&at, 0, store.objects().delete(&path)).boxed()).await {
         Err(Error::Missing(_)) => Ok(()),
         other => other,
     }

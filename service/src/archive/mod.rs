@@ -1,0 +1,272 @@
+//! The node's side of its archive: it archives its shards in the background, and reads what is no longer local.
+
+mod open;
+mod retention;
+mod rounds;
+mod status;
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use duramen_archive::{BranchView, History, HistoryError, Store, StreamReader};
+use duramen_archiver::ShardArchiver;
+use duramen_state::ShardState;
+use duramen_types::batch::Batch;
+use duramen_types::{BranchName, ClusterId, HybridTime, Index, NodeId, Offset, ShardId, StreamId};
+use duramen_wal::Wal;
+use parking_lot::Mutex;
+use tokio::sync::{Notify, watch};
+use tokio::task::JoinHandle;
+
+use crate::api::{Code, Error, Result, StreamRef};
+use crate::config;
+use crate::shard::Shard;
+use crate::telemetry::Metrics;
+use crate::time::HybridClock;
+
+pub use open::{open_history, store_options};
+
+/// How long a flush waits for the store.
+const FLUSH_TIMEOUT: Duration = Duration::from_secs(60);
+
+/// Whose archive it is, and how it is kept.
+#[derive(Debug, Clone)]
+pub struct Settings {
+    pub node: NodeId,
+    pub cluster: ClusterId,
+    pub branch: BranchName,
+    /// Where a restore put archived segments, to be read instead of the store's.
+    pub hydrated: PathBuf,
+    pub archive: config::Archive,
+    pub local_retention: config::LocalRetention,
+}
+
+/// An opened archive.
+#[derive(Debug)]
+struct Opened {
+    view: BranchView,
+    history: History,
+    /// By shard.
+    archivers: Vec<tokio::sync::Mutex<ShardArchiver>>,
+}
+
+/// What a shard still has to archive.
+#[derive(Debug, Default)]
+struct Pending {
+    /// Wakes the shard's cutter.
+    request: Notify,
+    /// When the oldest user entry that is not archived was noticed; monotonic.
+    since: Mutex<Option<Duration>>,
+    /// The shard's applied bytes at the last cut.
+    bytes: std::sync::atomic::AtomicU64,
+}
+
+/// What the tasks of one archive share.
+#[derive(Debug)]
+struct Shared {
+    store: Store,
+    settings: Settings,
+    wal: Wal,
+    shards: Vec<Arc<Shard>>,
+    clock: Arc<HybridClock>,
+    metrics: Arc<Metrics>,
+    opened: watch::Sender<Option<Arc<Opened>>>,
+    pending: Vec<Pending>,
+    /// Wakes the rounds: some shard has something to archive.
+    activity: Notify,
+    last_error: Mutex<Option<String>>,
+    closed_through: Mutex<Option<HybridTime>>,
+}
+
+/// The running archive of a node.
+#[derive(Debug)]
+pub struct ArchiveTask {
+    shared: Arc<Shared>,
+    tasks: Mutex<Vec<JoinHandle<()>>>,
+}
+
+impl ArchiveTask {
+    /// Starts archiving; the archive is opened in the background, again and again until that succeeds.
+    pub fn spawn(
+        store: Store,
+        settings: Settings,
+        wal: Wal,
+        shards: Vec<Arc<Shard>>,
+        clock: Arc<HybridClock>,
+        metrics: Arc<Metrics>,
+    ) -> Self {
+        let shared = Arc::new(Shared {
+            store,
+            settings,
+            wal,
+            pending: shards.iter().map(|_| Pending::default()).collect(),
+            shards,
+            clock,
+            metrics,
+            opened: watch::Sender::new(None),
+            activity: Notify::new(),
+            last_error: Mutex::new(None),
+            closed_through: Mutex::new(None),
+        });
+        let tasks = vec![tokio::spawn(rounds::run(Arc::clone(&shared)))];
+        Self { shared, tasks: Mutex::new(tasks) }
+    }
+
+    /// The archive's address, without secrets.
+    pub fn url(&self) -> String {
+        self.shared.store.url().to_string()
+    }
+
+    /// Asks for a cut of `shard` as soon as possible.
+    pub fn request_cut(&self, shard: ShardId) {
+        if let Some(pending) = self.shared.pending.get(usize::from(shard.get())) {
+            pending.request.notify_one();
+        }
+    }
+
+    /// Archives everything committed before the call, and closes every shard through it.
+    pub async fn flush(&self) -> Result<()> {
+        let opened = self.opened()?;
+        match tokio::time::timeout(FLUSH_TIMEOUT, self.shared.round(&opened)).await {
+            Ok(true) => Ok(()),
+            _ => {
+                let why = self.shared.last_error.lock().clone().unwrap_or_else(|| "it takes too long".to_owned());
+                let message = format!("the archive at {} could not be flushed: {why}; it goes on trying", self.url());
+                Err(Error::new(Code::Unavailable, message))
+            }
+        }
+    }
+
+    /// Archives what is committed, as far as `timeout` allows, and ends the tasks.
+    pub async fn stop(&self, timeout: Duration) {
+        if tokio::time::timeout(timeout, self.shared.final_round()).await.is_err() {
+            tracing::warn!(?timeout, "not everything could be archived in time; the rest follows after the next start");
+        }
+        for task in self.tasks.lock().drain(..) {
+            task.abort();
+        }
+    }
+
+    /// Proves what the store can do.
+    pub async fn check(&self) -> Result<serde_json::Value> {
+        let report = self.shared.store.check().await;
+        serde_json::to_value(report).map_err(|error| Error::new(Code::Internal, error.to_string()))
+    }
+
+    /// Writes a snapshot of every shard at its archived end.
+    pub async fn snapshot(&self) -> Result<serde_json::Value> {
+        let opened = self.opened()?;
+        let mut written = Vec::new();
+        for archiver in &opened.archivers {
+            let mut archiver = archiver.lock().await;
+            let shard = archiver.shard();
+            match archiver.snapshot().await {
+                Ok(Some(snapshot)) => written.push(serde_json::json!({
+                    "shard": shard, "index": snapshot.index, "bytes": snapshot.bytes,
+                })),
+                Ok(None) => {}
+                Err(error) => return Err(Error::new(Code::Unavailable, error.to_string())),
+            }
+        }
+        Ok(serde_json::json!({ "snapshots": written }))
+    }
+
+    /// The shard's state at `time`, if the archive reaches beyond it; `None` where the local log must be replayed.
+    pub async fn state_as_of(&self, shard: ShardId, time: HybridTime) -> Result<Option<Arc<ShardState>>> {
+        let opened = self.opened()?;
+        let view = opened.view.shard(shard).await.map_err(|error| archive_error(&error.into()))?;
+        if view.tip().time <= time {
+            return Ok(None);
+        }
+        let cut = opened.history.cut_at_time(&view, time).await.map_err(|error| archive_error(&error))?;
+        let state = opened.history.state_at(&view, cut).await.map_err(|error| archive_error(&error))?;
+        Ok(Some(Arc::new(state)))
+    }
+
+    /// The state at the end of the shard's archived history, where a replay of the local log begins.
+    pub async fn boundary(&self, shard: ShardId) -> Result<ShardState> {
+        let opened = self.opened()?;
+        let archiver = opened.archivers.get(usize::from(shard.get()));
+        let archiver = archiver.ok_or_else(|| Error::new(Code::Internal, format!("no shard {shard}")))?;
+        Ok(archiver.lock().await.boundary().clone())
+    }
+
+    /// A reader of one stream's archived batches from `from` to before `end`.
+    pub async fn reader(
+        &self,
+        shard: ShardId,
+        name: &StreamRef,
+        stream: StreamId,
+        from: Offset,
+        end: Offset,
+    ) -> Result<ColdReader> {
+        let opened = self.opened()?;
+        let view = opened.view.shard(shard).await.map_err(|error| archive_error(&error.into()))?;
+        let reader = opened.history.stream(&view, stream, from..end);
+        Ok(ColdReader { reader, name: name.clone(), position: from })
+    }
+
+    /// The first archived offset in `from..end` whose record has a timestamp of at least `timestamp` (milliseconds).
+    pub async fn find_timestamp(
+        &self,
+        shard: ShardId,
+        stream: StreamId,
+        from: Offset,
+        end: Offset,
+        timestamp: i64,
+    ) -> Result<Option<Offset>> {
+        let opened = self.opened()?;
+        let view = opened.view.shard(shard).await.map_err(|error| archive_error(&error.into()))?;
+        let found = opened.history.offset_at_timestamp(&view, stream, from..end, timestamp).await;
+        found.map_err(|error| archive_error(&error))
+    }
+
+    fn opened(&self) -> Result<Arc<Opened>> {
+        self.shared.opened.borrow().clone().ok_or_else(|| {
+            let why = self.shared.last_error.lock().clone().unwrap_or_else(|| "it is being opened".to_owned());
+            Error::new(Code::Unavailable, format!("the archive at {} is not open: {why}", self.url()))
+        })
+    }
+}
+
+/// Reads a stream's batches from the archive, in order.
+#[derive(Debug)]
+pub struct ColdReader {
+    reader: StreamReader,
+    name: StreamRef,
+    position: Offset,
+}
+
+impl ColdReader {
+    /// The next offset that it gives.
+    pub const fn position(&self) -> Offset {
+        self.position
+    }
+
+    /// The next batch with its base offset and the hybrid time of its append; `None` at the end.
+    pub async fn next(&mut self) -> Result<Option<(Offset, Batch, HybridTime)>> {
+        let found = self.reader.next().await.map_err(|error| {
+            let mut error = archive_error(&error);
+            error.message = format!("stream {}, offset {}: {}", self.name, self.position, error.message);
+            error
+        })?;
+        let Some(found) = found else { return Ok(None) };
+        let batch = Batch::from_trusted(found.batch.clone()).map_err(|error| {
+            let message = format!("stream {}, offset {}: {error}; run `duramen-restore verify`", self.name, found.base);
+            Error::new(Code::Corruption, message)
+        })?;
+        self.position = found.end();
+        Ok(Some((found.base, batch, found.time)))
+    }
+}
+
+fn archive_error(error: &HistoryError) -> Error {
+    let code = if error.is_retryable() { Code::Unavailable } else { Code::Corruption };
+    Error::new(code, error.to_string())
+}
+
+/// The shard's archived end as its watchers know it.
+fn archived(shard: &Shard) -> Index {
+    *shard.archived.borrow()
+}

@@ -1,0 +1,99 @@
+//! Opening the archive, for as long as it takes.
+
+use std::num::NonZeroUsize;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use duramen_archive::{
+    BranchView, Committer, History, HistoryOptions, Identity, Owner, SegmentCache, StoreOptions,
+};
+use duramen_archiver::ShardArchiver;
+use duramen_types::Compression;
+use tokio::sync::Semaphore;
+
+use super::{Opened, Shared};
+use crate::config;
+
+const FIRST_PAUSE: Duration = Duration::from_millis(500);
+const LONGEST_PAUSE: Duration = Duration::from_secs(30);
+/// The zstd level of archived blocks: a log is written once and read seldom, but it is written all the time.
+const LEVEL: i32 = 1;
+
+/// How the store is reached, as the configuration says.
+pub fn store_options(config: &config::Archive) -> StoreOptions {
+    StoreOptions {
+        endpoint: config.endpoint.clone(),
+        region: config.region.clone(),
+        path_style: config.path_style,
+        allow_http: config.allow_http,
+        ..StoreOptions::default()
+    }
+}
+
+/// The history that a view holds; segments that were restored to `hydrated` are read from there.
+pub fn open_history(view: &BranchView, hydrated: PathBuf, config: &config::Archive) -> History {
+    let cache = SegmentCache::new(usize::try_from(config.cache.as_u64()).unwrap_or(usize::MAX));
+    let options = HistoryOptions { mirror: Some(hydrated), ..HistoryOptions::default() };
+    History::new(view.store().clone(), view.identity().archive, cache, options)
+}
+
+impl Shared {
+    /// Opens the archive; tries until it succeeds, because local appends go on without it.
+    pub(super) async fn open(&self) -> Arc<Opened> {
+        let mut pause = FIRST_PAUSE;
+        loop {
+            match self.try_open().await {
+                Ok(opened) => {
+                    *self.last_error.lock() = None;
+                    let opened = Arc::new(opened);
+                    self.opened.send_replace(Some(Arc::clone(&opened)));
+                    return opened;
+                }
+                Err(error) => {
+                    tracing::error!(%error, "the archive can't be opened; trying again in {pause:?}");
+                    *self.last_error.lock() = Some(error);
+                    tokio::time::sleep(pause).await;
+                    pause = (pause * 2).min(LONGEST_PAUSE);
+                }
+            }
+        }
+    }
+
+    async fn try_open(&self) -> Result<Opened, String> {
+        let text = |error: duramen_archive::Error| error.to_string();
+        let settings = &self.settings;
+        let identity = Identity::open(&self.store).await.map_err(text)?;
+        Owner::claim(&self.store, &settings.branch, settings.cluster).await.map_err(text)?;
+        let view = BranchView::open(&self.store, &settings.branch).await.map_err(text)?;
+        let history = open_history(&view, settings.hydrated.clone(), &settings.archive);
+        let archiver = duramen_archiver::Settings {
+            archive: identity.archive,
+            committer: Committer { cluster: settings.cluster, node: settings.node },
+            segment_bytes: settings.archive.segment_size.as_u64(),
+            compression: Compression::Zstd,
+            level: LEVEL,
+            threads: NonZeroUsize::MIN,
+            uploads: Arc::new(Semaphore::new(settings.archive.uploads)),
+        };
+        let mut archivers = Vec::with_capacity(self.shards.len());
+        for shard in &self.shards {
+            let log = view.log(shard.id).await.map_err(text)?.clone();
+            let end = log.tip().end;
+            if end > shard.view.progress().end {
+                return Err(format!(
+                    "shard {}: the archive holds entries to index {end}, this node's log ends at {}: the data \
+                     directory is older than its archive. Start from the archive instead: `duramen-restore hydrate`",
+                    shard.id,
+                    shard.view.progress().end
+                ));
+            }
+            let shard_view = view.shard(shard.id).await.map_err(text)?;
+            let boundary = history.state_at(&shard_view, end).await.map_err(|error| error.to_string())?;
+            let archiver = ShardArchiver::new(log, boundary, archiver.clone()).await;
+            archivers.push(tokio::sync::Mutex::new(archiver.map_err(|error| error.to_string())?));
+            shard.archived.send_replace(end);
+        }
+        Ok(Opened { view, history, archivers })
+    }
+}

@@ -1,0 +1,246 @@
+//! When shards are cut, and how far they are closed.
+//!
+//! A shard is cut when it has a segment's worth of bytes, when somebody waits for the archive, and in rounds: one
+//! round begins `archive.segment_age` after the first user entry that is not archived. In a round every shard commits
+//! a tick, shards with user entries are cut through it, and one closed object says so for all of them. Without user
+//! entries there is no round: an idle node writes one closed object after its last change, then nothing.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use duramen_archive::{Closed, ClosedShard};
+use duramen_types::{HybridTime, Index};
+use futures::future::join_all;
+use tokio::sync::oneshot;
+use tokio::task::JoinSet;
+
+use super::{Opened, Shared, archived};
+use crate::shard::{Job, Shard, Waiting};
+
+/// Cuts on request are at least this far apart for one shard: at most two a second.
+const REQUEST_PAUSE: Duration = Duration::from_millis(500);
+/// How often a watcher looks at a busy shard.
+const WATCH_PAUSE: Duration = Duration::from_millis(20);
+const FIRST_RETRY: Duration = Duration::from_millis(200);
+const LONGEST_RETRY: Duration = Duration::from_secs(10);
+
+/// Archives until the task is aborted.
+pub(super) async fn run(shared: Arc<Shared>) {
+    let opened = shared.open().await;
+    let mut tasks = JoinSet::new();
+    for shard in &shared.shards {
+        tasks.spawn(watch_shard(Arc::clone(&shared), Arc::clone(shard)));
+        tasks.spawn(serve_requests(Arc::clone(&shared), Arc::clone(&opened), Arc::clone(shard)));
+    }
+    tasks.spawn(rounds(Arc::clone(&shared), Arc::clone(&opened)));
+    match snapshots(Arc::clone(&shared), Arc::clone(&opened)).await {
+        Ok(scheduler) => {
+            // The scheduler lives as long as this task.
+            while tasks.join_next().await.is_some() {}
+            drop(scheduler);
+        }
+        Err(error) => {
+            tracing::error!(%error, "snapshots can't be scheduled");
+            *shared.last_error.lock() = Some(error.to_string());
+            while tasks.join_next().await.is_some() {}
+        }
+    }
+}
+
+/// Notices user entries that are not archived, and asks for a cut when they fill a segment.
+async fn watch_shard(shared: Arc<Shared>, shard: Arc<Shard>) {
+    let mut progress = shard.view.watch();
+    let Some(pending) = shared.pending.get(usize::from(shard.id.get())) else { return };
+    loop {
+        let now = *progress.borrow_and_update();
+        if now.user_end > archived(&shard) {
+            pending.since.lock().get_or_insert(shared.clock.wall().monotonic());
+            shared.activity.notify_one();
+            let bytes = now.bytes.saturating_sub(pending.bytes.load(Ordering::Relaxed));
+            if bytes >= shared.settings.archive.segment_size.as_u64() {
+                pending.request.notify_one();
+            }
+            tokio::time::sleep(WATCH_PAUSE).await;
+        }
+        if progress.changed().await.is_err() {
+            return;
+        }
+    }
+}
+
+/// Cuts the shard whenever that is asked for.
+async fn serve_requests(shared: Arc<Shared>, opened: Arc<Opened>, shard: Arc<Shard>) {
+    let Some(pending) = shared.pending.get(usize::from(shard.id.get())) else { return };
+    loop {
+        pending.request.notified().await;
+        shared.cut(&opened, &shard, shard.view.progress().end).await;
+        tokio::time::sleep(REQUEST_PAUSE).await;
+    }
+}
+
+async fn rounds(shared: Arc<Shared>, opened: Arc<Opened>) {
+    // What was archived before the node stopped may still have to be closed: the first round comes by itself.
+    let mut closed_end: Vec<Index> = Vec::new();
+    shared.activity.notify_one();
+    loop {
+        shared.activity.notified().await;
+        tokio::time::sleep(shared.settings.archive.segment_age).await;
+        let ends: Vec<Index> = shared.shards.iter().map(|shard| shard.view.progress().user_end).collect();
+        if ends != closed_end && shared.round(&opened).await {
+            closed_end = ends;
+        }
+        shared.report();
+        shared.retain(&opened).await;
+    }
+}
+
+impl Shared {
+    /// One round; whether it closed every shard.
+    pub(super) async fn round(&self, opened: &Opened) -> bool {
+        let Some(ticks) = join_all(self.shards.iter().map(tick)).await.into_iter().collect::<Option<Vec<_>>>() else {
+            return false;
+        };
+        let mut closed = Vec::with_capacity(ticks.len());
+        for (shard, (end, time)) in self.shards.iter().zip(ticks) {
+            closed.push((shard, end, time));
+        }
+        let cuts = closed.iter().map(|(shard, end, _)| self.cut(opened, shard, *end));
+        let all = join_all(cuts).await.into_iter().all(|done| done);
+        let items = closed.iter().map(|(shard, end, time)| ClosedShard { shard: shard.id, end: *end, closed: *time });
+        // An item whose shard could not be cut counts as soon as the archive reaches its end.
+        let items: Vec<ClosedShard> = items
+            .map(|item| ClosedShard { end: item.end.min(self.user_end(item.shard, item.end)), ..item })
+            .collect();
+        let closed = Closed::new(self.settings.node, items);
+        match closed.write(&self.store, &self.settings.branch).await {
+            Ok(()) => {
+                if all {
+                    *self.closed_through.lock() = closed.shards.iter().map(|item| item.closed).min();
+                }
+                all
+            }
+            Err(error) => {
+                self.failed(&error.to_string());
+                false
+            }
+        }
+    }
+
+    /// A last round before the node stops.
+    pub(super) async fn final_round(&self) {
+        let Some(opened) = self.opened.borrow().clone() else { return };
+        if self.shards.iter().any(|shard| shard.view.progress().user_end > archived(shard)) {
+            self.round(&opened).await;
+        }
+    }
+
+    /// Archives the shard's entries before `through` if users caused any that are not archived; tries until it
+    /// succeeds. False where that can't succeed any more.
+    async fn cut(&self, opened: &Opened, shard: &Shard, through: Index) -> bool {
+        let at = usize::from(shard.id.get());
+        let (Some(archiver), Some(pending)) = (opened.archivers.get(at), self.pending.get(at)) else { return false };
+        let mut archiver = archiver.lock().await;
+        let mut pause = FIRST_RETRY;
+        loop {
+            let progress = shard.view.progress();
+            if progress.user_end.min(through) <= archiver.end() {
+                return true;
+            }
+            let begun = self.clock.wall().monotonic();
+            let cut = archiver
+                .cut(&self.wal, through, |end| {
+                    shard.archived.send_replace(end);
+                })
+                .await;
+            match cut {
+                Ok(cut) => {
+                    let took = self.clock.wall().monotonic().saturating_sub(begun);
+                    self.metrics.uploaded(cut.bytes, took.as_secs_f64());
+                    pending.bytes.store(progress.bytes, Ordering::Relaxed);
+                    let behind = shard.view.progress().user_end > archiver.end();
+                    *pending.since.lock() = behind.then(|| self.clock.wall().monotonic());
+                    *self.last_error.lock() = None;
+                    tracing::debug!(
+                        shard = %shard.id, end = %archiver.end(), segments = cut.segments, bytes = cut.bytes,
+                        "archived"
+                    );
+                    return true;
+                }
+                Err(error) => {
+                    self.failed(&error.to_string());
+                    if !error.is_retryable() && !self.reopen(opened, shard, &mut archiver).await {
+                        return false;
+                    }
+                    tokio::time::sleep(pause).await;
+                    pause = (pause * 2).min(LONGEST_RETRY);
+                }
+            }
+        }
+    }
+
+    /// After another writer's manifest won, or a commit whose outcome is unknown: begins again from the new end.
+    async fn reopen(
+        &self,
+        opened: &Opened,
+        shard: &Shard,
+        archiver: &mut duramen_archiver::ShardArchiver,
+    ) -> bool {
+        match archiver.reload(&opened.view, &opened.history).await {
+            Ok(()) => {
+                shard.archived.send_replace(archiver.end());
+                true
+            }
+            Err(error) => {
+                self.failed(&error.to_string());
+                error.is_retryable()
+            }
+        }
+    }
+
+    fn user_end(&self, shard: duramen_types::ShardId, end: Index) -> Index {
+        let shard = self.shards.get(usize::from(shard.get()));
+        shard.map_or(end, |shard| shard.view.progress().user_end)
+    }
+
+    pub(super) fn failed(&self, error: &str) {
+        self.metrics.upload_failed();
+        tracing::error!(error, "archiving failed; it is tried again");
+        *self.last_error.lock() = Some(error.to_owned());
+    }
+}
+
+/// Commits a tick; gives the end of the log with it, and its time. `None` when the shard stops.
+async fn tick(shard: &Arc<Shard>) -> Option<(Index, HybridTime)> {
+    let (sender, outcome) = oneshot::channel();
+    shard.submit(Job::Tick(Waiting { outcome: sender, budget: None }));
+    let outcome = outcome.await.ok()?.ok()?;
+    Some((outcome.id.index.next(), outcome.applied.time))
+}
+
+/// Takes snapshots of shards that changed, on the configured schedule.
+async fn snapshots(
+    shared: Arc<Shared>,
+    opened: Arc<Opened>,
+) -> Result<tokio_cron_scheduler::JobScheduler, tokio_cron_scheduler::JobSchedulerError> {
+    let scheduler = tokio_cron_scheduler::JobScheduler::new().await?;
+    let schedule = shared.settings.archive.snapshot_schedule.clone();
+    // The scheduler starts a job again while its last run still works: one at a time is enough.
+    let running = Arc::new(tokio::sync::Mutex::new(()));
+    let job = tokio_cron_scheduler::Job::new_async(schedule.as_str(), move |_, _| {
+        let (shared, opened, running) = (Arc::clone(&shared), Arc::clone(&opened), Arc::clone(&running));
+        Box::pin(async move {
+            let Ok(_one_at_a_time) = running.try_lock() else { return };
+            for archiver in &opened.archivers {
+                let mut archiver = archiver.lock().await;
+                let changed = archiver.last_snapshot().is_none_or(|last| last < archiver.boundary().user_end());
+                if changed && let Err(error) = archiver.snapshot().await {
+                    shared.failed(&error.to_string());
+                }
+            }
+        })
+    })?;
+    scheduler.add(job).await?;
+    scheduler.start().await?;
+    Ok(scheduler)
+}

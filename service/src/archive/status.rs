@@ -1,0 +1,59 @@
+//! How far the archive is, for people and metrics.
+
+use super::{ArchiveTask, Shared, archived};
+use crate::status::{ArchiveStatus, ArchivedShard};
+
+impl ArchiveTask {
+    /// The present state; contacts nothing.
+    pub fn status(&self) -> ArchiveStatus {
+        self.shared.status()
+    }
+}
+
+impl Shared {
+    fn status(&self) -> ArchiveStatus {
+        let opened = self.opened.borrow().clone();
+        let last_error = self.last_error.lock().clone();
+        let (mut entries, mut bytes, mut seconds) = (0u64, 0u64, 0f64);
+        let mut shards = Vec::with_capacity(self.shards.len());
+        for (shard, pending) in self.shards.iter().zip(&self.pending) {
+            let progress = shard.view.progress();
+            let end = archived(shard);
+            let behind = progress.user_end.since(end);
+            entries += behind;
+            if behind > 0 {
+                bytes += progress.bytes.saturating_sub(pending.bytes.load(std::sync::atomic::Ordering::Relaxed));
+                if let Some(since) = *pending.since.lock() {
+                    seconds = seconds.max(self.clock.wall().monotonic().saturating_sub(since).as_secs_f64());
+                }
+            }
+            // A shard that is being cut right now shows its numbers after the cut.
+            let archiver = opened.as_ref().and_then(|opened| opened.archivers.get(usize::from(shard.id.get())));
+            let archiver = archiver.and_then(|archiver| archiver.try_lock().ok());
+            shards.push(ArchivedShard {
+                shard: shard.id.get(),
+                archived: end.get(),
+                committed: progress.end.get(),
+                manifest: archiver.as_ref().and_then(|a| a.manifest()).map(|number| number.get()),
+                snapshot: archiver.as_ref().and_then(|a| a.last_snapshot()).map(|index| index.get()),
+            });
+        }
+        ArchiveStatus {
+            url: self.store.url().to_string(),
+            branch: self.settings.branch.to_string(),
+            reachable: opened.is_some() && last_error.is_none(),
+            last_error,
+            lag_entries: entries,
+            lag_bytes: bytes,
+            lag_seconds: seconds,
+            closed_through: self.closed_through.lock().map(|time| time.as_micros()),
+            shards,
+        }
+    }
+
+    /// Hands the lag to the metrics.
+    pub(super) fn report(&self) {
+        let status = self.status();
+        self.metrics.archive_lag(status.lag_entries, status.lag_bytes, status.lag_seconds);
+    }
+}

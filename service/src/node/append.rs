@@ -1,0 +1,314 @@
+//! Appends: admission on the way in, the acknowledgement on the way out.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use duramen_state::{BatchOutcome, Rejection};
+use duramen_types::batch::{self, Batch, BatchBuilder, Limits};
+use duramen_types::{
+    Acknowledgement, AppendItem, BatchHeader, HybridTime, Offset, StreamConfig, StreamId, TimestampPolicy,
+};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, TryAcquireError, oneshot};
+
+use super::{Node, not_proposed, rejected};
+use crate::api::{AppendPayload, AppendRequest, Appended, Code, Error, Result, StreamRef};
+use crate::shard::{Job, NotProposed, Outcome, Shard, Waiting};
+
+/// A record that names no time: Kafka's NO_TIMESTAMP. It gets the time at which it arrived.
+pub const NO_TIMESTAMP: i64 = -1;
+
+/// An append on its way: it keeps its place in the stream's order from now on.
+#[derive(Debug)]
+pub struct PendingAppend {
+    node: Node,
+    shard: Arc<Shard>,
+    stream: StreamRef,
+    outcome: oneshot::Receiver<std::result::Result<Outcome, NotProposed>>,
+    records: u32,
+    acknowledgement: Acknowledgement,
+    timeout: Duration,
+}
+
+impl PendingAppend {
+    /// Waits for the acknowledgement level that was asked for.
+    ///
+    /// Fails with [`Code::UnknownOutcome`] when the time is up or leadership was lost: the append may then be
+    /// carried out all the same. Dropping the future does not take the append back.
+    pub async fn acknowledged(self) -> Result<Appended> {
+        let Self { node, shard, stream, outcome, records, acknowledgement, timeout } = self;
+        let wait = async {
+            let outcome = outcome
+                .await
+                .map_err(|_| unknown(&stream, "the shard's leadership ended before the append was committed"))?
+                .map_err(|reason| not_proposed(&stream, &reason))?;
+            let appended = appended(&stream, &outcome, records)?;
+            if acknowledgement == Acknowledgement::Archived {
+                node.archived(&shard, outcome.id.index.next()).await?;
+            }
+            Ok(appended)
+        };
+        match tokio::time::timeout(timeout, wait).await {
+            Ok(result) => result,
+            Err(_) => {
+                let what = format!("no acknowledgement ({acknowledgement:?}) within {timeout:?}");
+                Err(unknown(&stream, &what))
+            }
+        }
+    }
+}
+
+impl Node {
+    /// Admits an append and gives it its place in the stream's order.
+    ///
+    /// Where the node's byte budget is used up it waits if `wait` is set (a session's backpressure), and else fails
+    /// with [`Code::ResourceExhausted`].
+    pub async fn append(&self, request: AppendRequest, wait: bool) -> Result<PendingAppend> {
+        self.observe_time(request.seen)?;
+        let (shard, id, config) = self.stream_for_append(&request.stream).await?;
+        let acknowledgement =
+            request.acknowledgement.or(config.acknowledgement).unwrap_or(self.settings().acknowledgement);
+        if acknowledgement == Acknowledgement::Archived && !self.has_archive() {
+            return Err(Error::new(
+                Code::InvalidArgument,
+                format!("stream {}: acknowledgement `archived` needs an archive: set archive.url", request.stream),
+            ));
+        }
+        let timestamps = config.timestamps.unwrap_or(self.settings().timestamps);
+        let batch = self.admit(request.payload, request.producer, timestamps)?;
+        let budget = self.take_budget(batch.bytes().len(), wait).await?;
+        let header = BatchHeader {
+            stream: id,
+            records: batch.count(),
+            bytes: u32::try_from(batch.bytes().len()).expect("the batch limit is below 4 GiB"),
+            base_timestamp: batch.base_timestamp(),
+            max_timestamp: batch.max_timestamp(),
+            hash: batch.hash(),
+            producer: batch.producer(),
+            match_offset: request.match_offset,
+            fencing_token: request.fencing_token,
+        };
+        let records = header.records;
+        let (sender, outcome) = oneshot::channel();
+        let item = AppendItem { header, batch: batch.into_bytes() };
+        shard.submit(Job::Append(item, Waiting { outcome: sender, budget: Some(budget) }));
+        Ok(PendingAppend {
+            node: self.clone(),
+            shard,
+            stream: request.stream,
+            outcome,
+            records,
+            acknowledgement,
+            timeout: self.settings().append_timeout,
+        })
+    }
+
+    /// The stream's place, creating the stream where that is allowed.
+    async fn stream_for_append(&self, stream: &StreamRef) -> Result<(Arc<Shard>, StreamId, StreamConfig)> {
+        loop {
+            let shard = self.shard_of(stream);
+            {
+                let state = shard.view.state.read();
+                if let Some(id) = state.stream_id(&stream.tenant, &stream.name)
+                    && let Some(found) = state.stream(id)
+                {
+                    return Ok((Arc::clone(shard), id, found.config.clone()));
+                }
+            }
+            self.check_tenant(&stream.tenant)?;
+            if !self.settings().auto_create_streams {
+                return Err(self.unknown_stream(stream));
+            }
+            match self.create_stream(stream, StreamConfig::default()).await {
+                Ok(_) => {}
+                // Somebody else created it just now.
+                Err(error) if error.code == Code::StreamExists => {}
+                Err(error) => return Err(error),
+            }
+        }
+    }
+
+    /// Makes a valid, normalised batch of what the client sent.
+    fn admit(
+        &self,
+        payload: AppendPayload,
+        producer: Option<duramen_types::Producer>,
+        timestamps: TimestampPolicy,
+    ) -> Result<Batch> {
+        let limits = &self.settings().limits;
+        let now = i64::try_from(self.clock().wall().now().as_micros() / 1000).unwrap_or(i64::MAX);
+        let batch = match payload {
+            AppendPayload::Encoded(bytes) => {
+                let (_, bytes) = batch::normalise(bytes).map_err(invalid)?;
+                batch::validate(bytes, limits).map_err(invalid)?
+            }
+            AppendPayload::Records(records) => encode(limits, records, producer, now)?,
+        };
+        let unstamped = batch.max_timestamp() == NO_TIMESTAMP && batch.base_timestamp() == NO_TIMESTAMP;
+        Ok(match timestamps {
+            TimestampPolicy::Arrival => batch.stamp_arrival(now),
+            TimestampPolicy::ClientPreferred if unstamped => batch.stamp_arrival(now),
+            TimestampPolicy::ClientPreferred => batch,
+        })
+    }
+
+    async fn take_budget(&self, bytes: usize, wait: bool) -> Result<OwnedSemaphorePermit> {
+        let budget: &Arc<Semaphore> = self.budget();
+        // One batch larger than the whole budget takes all of it.
+        let permits = u32::try_from(bytes.min(self.settings().byte_budget)).unwrap_or(u32::MAX);
+        if wait {
+            return Ok(Arc::clone(budget)
+                .acquire_many_owned(permits)
+                .await
+                .expect("the budget's semaphore is never closed"));
+        }
+        Arc::clone(budget).try_acquire_many_owned(permits).map_err(|error| match error {
+            TryAcquireError::NoPermits | TryAcquireError::Closed => Error::new(
+                Code::ResourceExhausted,
+                format!(
+                    "{} bytes of appends are in flight, the limit (log.byte_budget): try again, or use a session, \
+                     which waits",
+                    self.settings().byte_budget
+                ),
+            ),
+        })
+    }
+
+    /// Waits until everything of `shard` before `end` is in the archive, asking for a cut.
+    pub(super) async fn archived(&self, shard: &Shard, end: duramen_types::Index) -> Result<()> {
+        let mut archived = shard.archived.subscribe();
+        if *archived.borrow_and_update() < end {
+            self.request_cut(shard.id);
+        }
+        archived
+            .wait_for(|archived| *archived >= end)
+            .await
+            .map(|_| ())
+            .map_err(|_| Error::new(Code::UnknownOutcome, "the node is shutting down; the append is committed"))
+    }
+
+    pub(super) fn unknown_stream(&self, stream: &StreamRef) -> Error {
+        Error::new(
+            Code::UnknownStream,
+            format!("stream {stream} does not exist: create it, or look for the right name in the list of streams"),
+        )
+    }
+}
+
+fn encode(
+    limits: &Limits,
+    records: Vec<batch::Record>,
+    producer: Option<duramen_types::Producer>,
+    now: i64,
+) -> Result<Batch> {
+    let mut builder = BatchBuilder::new(*limits);
+    for mut record in records {
+        if record.timestamp == NO_TIMESTAMP {
+            record.timestamp = now;
+        }
+        builder.push_record(&record).map_err(invalid)?;
+    }
+    builder.finish(batch::Options { producer, ..batch::Options::default() }).map_err(invalid)
+}
+
+fn invalid(error: batch::Error) -> Error {
+    let code = match &error {
+        batch::Error::RecordTooLarge { .. } => Code::RecordTooLarge,
+        batch::Error::BatchTooLarge { .. }
+        | batch::Error::TooManyRecords { .. }
+        | batch::Error::UncompressedTooLarge { .. } => Code::BatchTooLarge,
+        batch::Error::Empty => Code::EmptyBatch,
+        _ => Code::InvalidArgument,
+    };
+    Error::new(code, error.to_string())
+}
+
+fn unknown(stream: &StreamRef, what: &str) -> Error {
+    Error::new(
+        Code::UnknownOutcome,
+        format!(
+            "append to {stream}: {what}; it may or may not have been appended. Read the tail, or retry as an \
+             idempotent producer, before you send it again"
+        ),
+    )
+}
+
+fn appended(stream: &StreamRef, outcome: &Outcome, records: u32) -> Result<Appended> {
+    let ack = |first: Offset, duplicate| Appended {
+        first,
+        next: first.plus(u64::from(records)),
+        time: outcome.applied.time,
+        term: outcome.id.term,
+        // With one voter, fsynced here is fsynced on a majority: the entry was committed before it was applied.
+        provisional: false,
+        duplicate,
+    };
+    match outcome.applied.batches.get(outcome.item) {
+        Some(BatchOutcome::Appended { base }) => Ok(ack(*base, false)),
+        Some(BatchOutcome::Duplicate { base }) => Ok(ack(*base, true)),
+        Some(BatchOutcome::Rejected(rejection)) => Err(rejected(stream, rejection)),
+        None => Err(Error::new(Code::Internal, format!("append to {stream}: its entry carries no such batch"))),
+    }
+}
+
+/// The latest of the hybrid times that an answer depends on; for callers outside this module.
+pub fn latest(times: impl IntoIterator<Item = HybridTime>) -> HybridTime {
+    times.into_iter().max().unwrap_or_default()
+}
+
+/// A rejection as the interfaces report it.
+pub(super) fn rejection_error(stream: &StreamRef, rejection: &Rejection) -> Error {
+    let error = |code, what: String| Error::new(code, what);
+    match rejection {
+        Rejection::UnknownStream(_) => {
+            error(Code::UnknownStream, format!("stream {stream} does not exist: it was deleted meanwhile"))
+        }
+        Rejection::StreamExists(_) => error(Code::StreamExists, format!("stream {stream} exists already")),
+        Rejection::OffsetMismatch { expected, tail } => error(
+            Code::OffsetMismatch,
+            format!("stream {stream}: the append expected the tail at offset {expected}, it is at {tail}"),
+        )
+        .with_tail(*tail),
+        Rejection::Fenced { current } => error(
+            Code::Fenced,
+            match current {
+                Some(_) => format!("stream {stream}: the fencing token is missing or another one is in force"),
+                None => format!("stream {stream} has no fencing token, but one was expected"),
+            },
+        ),
+        Rejection::ProducerFenced { found, current } => error(
+            Code::ProducerFenced,
+            format!("stream {stream}: producer epoch {found} is fenced, epoch {current} has taken over: stop"),
+        ),
+        Rejection::OutOfOrderSequence { found, expected } => {
+            let mut error = error(
+                Code::OutOfOrderSequence,
+                format!("stream {stream}: producer sequence {found} is out of order, {expected} was expected"),
+            );
+            error.expected_sequence = Some(*expected);
+            error
+        }
+        Rejection::UnknownProducer(id) => error(
+            Code::UnknownProducer,
+            format!("stream {stream} does not know producer {id} (any more): begin anew with sequence 0"),
+        ),
+        Rejection::ConfigChanged(_) => error(
+            Code::ConfigChanged,
+            format!("stream {stream}: its configuration was changed meanwhile: look at it and try again"),
+        ),
+        Rejection::BeyondTail { offset, tail } => {
+            error(Code::OutOfRange, format!("stream {stream}: offset {offset} is beyond the tail {tail}"))
+                .with_tail(*tail)
+        }
+        Rejection::UnknownCursor => error(Code::UnknownCursor, format!("stream {stream} has no such cursor")),
+        Rejection::TenantExists => error(Code::TenantExists, "the tenant exists already".to_owned()),
+        Rejection::RestorePointExists(_) | Rejection::UnknownRestorePoint => {
+            let code = match rejection {
+                Rejection::UnknownRestorePoint => Code::UnknownRestorePoint,
+                _ => Code::RestorePointExists,
+            };
+            error(code, rejection.to_string())
+        }
+        Rejection::TooMany { .. } => error(Code::ResourceExhausted, format!("stream {stream}: {rejection}")),
+        Rejection::WrongShard(_) => error(Code::Internal, format!("stream {stream}: {rejection}")),
+    }
+}

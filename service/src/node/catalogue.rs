@@ -1,0 +1,322 @@
+//! Tenants, streams, cursors, fencing tokens, producers and restore points.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use duramen_state::{ControlResult, Cursor, Stream};
+use duramen_types::{
+    ControlOp, CursorName, FencingToken, HybridTime, Offset, ProducerId, RestorePointName, ShardId, StreamConfig,
+    StreamId, StreamName, TenantName,
+};
+use tokio::sync::oneshot;
+
+use super::{Node, not_proposed, rejected};
+use crate::api::{
+    Code, CursorInfo, Error, RestorePointInfo, Result, StreamConfigPatch, StreamInfo, StreamPage, StreamRef,
+    TenantInfo,
+};
+use crate::shard::{Job, Outcome, Shard, Waiting};
+
+/// How often a configuration change is tried again when another one came between.
+const CONFIGURE_ATTEMPTS: usize = 8;
+
+impl Node {
+    /// Creates a tenant; [`Code::TenantExists`] if there is one of that name.
+    pub async fn create_tenant(&self, tenant: TenantName) -> Result<TenantInfo> {
+        let outcome = self.meta(ControlOp::CreateTenant { tenant: tenant.clone() }, tenant.as_str()).await?;
+        Ok(TenantInfo { tenant, created: outcome.0.applied.time })
+    }
+
+    /// All tenants, by name.
+    pub async fn tenants(&self) -> Result<Vec<TenantInfo>> {
+        let state = self.shard(ShardId::META).view.state.read();
+        Ok(state.tenants().map(|(tenant, created)| TenantInfo { tenant: tenant.clone(), created }).collect())
+    }
+
+    /// Fails with [`Code::UnknownTenant`] unless the tenant exists.
+    pub(super) fn check_tenant(&self, tenant: &TenantName) -> Result<()> {
+        if self.shard(ShardId::META).view.state.read().has_tenant(tenant) {
+            return Ok(());
+        }
+        Err(Error::new(Code::UnknownTenant, format!("tenant {tenant} does not exist: create it first")))
+    }
+
+    pub async fn create_stream(&self, stream: &StreamRef, config: StreamConfig) -> Result<StreamInfo> {
+        self.check_tenant(&stream.tenant)?;
+        let op = ControlOp::CreateStream { tenant: stream.tenant.clone(), name: stream.name.clone(), config };
+        self.control(self.shard_of(stream), op, stream).await?;
+        self.describe_stream(stream).await
+    }
+
+    pub async fn describe_stream(&self, stream: &StreamRef) -> Result<StreamInfo> {
+        let shard = self.shard_of(stream);
+        let state = shard.view.state.read();
+        let found = state
+            .stream_id(&stream.tenant, &stream.name)
+            .and_then(|id| state.stream(id).map(|found| self.info(shard.id, id, found)));
+        drop(state);
+        match found {
+            Some(info) => Ok(info),
+            None => {
+                self.check_tenant(&stream.tenant)?;
+                Err(self.unknown_stream(stream))
+            }
+        }
+    }
+
+    /// At most `limit` streams whose names begin with `prefix` and come after `after`, by name.
+    pub async fn list_streams(
+        &self,
+        tenant: &TenantName,
+        prefix: &str,
+        after: Option<&StreamName>,
+        limit: usize,
+    ) -> Result<StreamPage> {
+        self.check_tenant(tenant)?;
+        let mut streams = Vec::new();
+        for shard in self.data_shards() {
+            let state = shard.view.state.read();
+            // One more than asked for tells whether there is a further page.
+            let found = state.list(tenant, prefix, after).take(limit.saturating_add(1));
+            streams.extend(found.map(|(id, stream)| self.info(shard.id, id, stream)));
+        }
+        streams.sort_unstable_by(|a, b| a.stream.name.cmp(&b.stream.name));
+        let more = streams.len() > limit;
+        streams.truncate(limit);
+        let next = if more { streams.last().map(|info| info.stream.name.clone()) } else { None };
+        Ok(StreamPage { streams, next })
+    }
+
+    pub async fn configure_stream(&self, stream: &StreamRef, patch: StreamConfigPatch) -> Result<StreamInfo> {
+        for attempt in 1.. {
+            let (shard, id, expected) = self.locate(stream, |found| found.config.clone())?;
+            let config = patched(&expected, &patch);
+            let op = ControlOp::ConfigureStream { stream: id, expected, config };
+            match self.control(&shard, op, stream).await {
+                Ok(_) => break,
+                Err(error) if error.code == Code::ConfigChanged && attempt < CONFIGURE_ATTEMPTS => {}
+                Err(error) => return Err(error),
+            }
+        }
+        self.describe_stream(stream).await
+    }
+
+    /// Makes `to` the first readable offset, unless a later one is; gives the first readable offset.
+    pub async fn trim_stream(&self, stream: &StreamRef, to: Offset) -> Result<Offset> {
+        let (shard, id, ()) = self.locate(stream, |_| ())?;
+        match self.control(&shard, ControlOp::TrimStream { stream: id, to }, stream).await?.1 {
+            ControlResult::Trimmed(first) => Ok(first),
+            other => Err(Error::new(Code::Internal, format!("stream {stream}: a trim gave {other:?}"))),
+        }
+    }
+
+    pub async fn delete_stream(&self, stream: &StreamRef) -> Result<()> {
+        let (shard, id, ()) = self.locate(stream, |_| ())?;
+        self.control(&shard, ControlOp::DeleteStream { stream: id }, stream).await.map(|_| ())
+    }
+
+    pub async fn commit_cursor(
+        &self,
+        stream: &StreamRef,
+        cursor: &CursorName,
+        offset: Offset,
+    ) -> Result<CursorInfo> {
+        let (shard, id, ()) = self.locate(stream, |_| ())?;
+        let op = ControlOp::CommitCursor { stream: id, cursor: cursor.clone(), offset };
+        self.control(&shard, op, stream).await?;
+        self.cursor(stream, cursor).await
+    }
+
+    pub async fn cursor(&self, stream: &StreamRef, cursor: &CursorName) -> Result<CursorInfo> {
+        let (_, _, found) = self.locate(stream, |found| found.cursors.get(cursor).copied())?;
+        match found {
+            Some(position) => self.cursor_info(stream, cursor.clone(), position).await,
+            None => Err(Error::new(
+                Code::UnknownCursor,
+                format!("stream {stream} has no cursor {:?}: commit it first", cursor.as_str()),
+            )),
+        }
+    }
+
+    pub async fn cursors(&self, stream: &StreamRef) -> Result<Vec<CursorInfo>> {
+        let (_, _, cursors) = self.locate(stream, |found| found.cursors.clone())?;
+        let mut infos = Vec::with_capacity(cursors.len());
+        for (cursor, position) in cursors {
+            infos.push(self.cursor_info(stream, cursor, position).await?);
+        }
+        Ok(infos)
+    }
+
+    pub async fn delete_cursor(&self, stream: &StreamRef, cursor: &CursorName) -> Result<()> {
+        let (shard, id, ()) = self.locate(stream, |_| ())?;
+        let op = ControlOp::DeleteCursor { stream: id, cursor: cursor.clone() };
+        self.control(&shard, op, stream).await.map(|_| ())
+    }
+
+    /// Compare-and-set: fails with [`Code::Fenced`] unless the stream's token is `expected`.
+    pub async fn set_fencing_token(
+        &self,
+        stream: &StreamRef,
+        expected: Option<FencingToken>,
+        token: Option<FencingToken>,
+    ) -> Result<()> {
+        let (shard, id, ()) = self.locate(stream, |_| ())?;
+        let op = ControlOp::SetFencingToken { stream: id, expected, token };
+        self.control(&shard, op, stream).await.map(|_| ())
+    }
+
+    /// A producer id that the cluster never gave before.
+    pub async fn allocate_producer(&self) -> Result<ProducerId> {
+        match self.meta(ControlOp::AllocateProducer, "producer").await?.1 {
+            ControlResult::Producer(id) => Ok(id),
+            other => Err(Error::new(Code::Internal, format!("allocating a producer gave {other:?}"))),
+        }
+    }
+
+    /// Names the present instant: everything acknowledged before the call lies before it.
+    pub async fn create_restore_point(&self, name: RestorePointName) -> Result<RestorePointInfo> {
+        // Each shard's log gets an entry first; the point is the latest of their times.
+        let ticks = self.shards().iter().map(|shard| self.tick(shard));
+        let time = super::append::latest(futures::future::try_join_all(ticks).await?);
+        self.meta(ControlOp::CreateRestorePoint { name: name.clone(), time }, name.as_str()).await?;
+        Ok(RestorePointInfo { name, time })
+    }
+
+    pub async fn restore_points(&self) -> Result<Vec<RestorePointInfo>> {
+        let state = self.shard(ShardId::META).view.state.read();
+        Ok(state.restore_points().map(|(name, time)| RestorePointInfo { name: name.clone(), time }).collect())
+    }
+
+    /// Commits an entry whose only effect is its time; gives the time.
+    pub(crate) async fn tick(&self, shard: &Shard) -> Result<HybridTime> {
+        let (sender, outcome) = oneshot::channel();
+        shard.submit(Job::Tick(Waiting { outcome: sender, budget: None }));
+        let what = format!("shard {}", shard.id);
+        Ok(self.outcome(&what, outcome).await?.applied.time)
+    }
+
+    async fn meta(&self, op: ControlOp, what: &str) -> Result<(Outcome, ControlResult)> {
+        let shard = self.shard(ShardId::META);
+        let (sender, outcome) = oneshot::channel();
+        let name = op.name();
+        shard.submit(Job::Control(op, Waiting { outcome: sender, budget: None }));
+        let outcome = self.outcome(what, outcome).await?;
+        match &outcome.applied.control {
+            Some(Ok(result)) => Ok((outcome.clone(), result.clone())),
+            Some(Err(rejection)) => Err(super::rejected_what(what, rejection)),
+            None => Err(Error::new(Code::Internal, format!("{name} gave no result"))),
+        }
+    }
+
+    async fn control(&self, shard: &Shard, op: ControlOp, stream: &StreamRef) -> Result<(Outcome, ControlResult)> {
+        let (sender, outcome) = oneshot::channel();
+        let name = op.name();
+        shard.submit(Job::Control(op, Waiting { outcome: sender, budget: None }));
+        let outcome = self.outcome(&stream.to_string(), outcome).await?;
+        match &outcome.applied.control {
+            Some(Ok(result)) => Ok((outcome.clone(), result.clone())),
+            Some(Err(rejection)) => Err(rejected(stream, rejection)),
+            None => Err(Error::new(Code::Internal, format!("stream {stream}: {name} gave no result"))),
+        }
+    }
+
+    async fn outcome(
+        &self,
+        what: &str,
+        outcome: oneshot::Receiver<std::result::Result<Outcome, crate::shard::NotProposed>>,
+    ) -> Result<Outcome> {
+        let unknown = |why: &str| {
+            Error::new(
+                Code::UnknownOutcome,
+                format!("{what}: {why}; the change may or may not have been made: look before you repeat it"),
+            )
+        };
+        match tokio::time::timeout(self.settings().append_timeout, outcome).await {
+            Err(_) => Err(unknown("no answer from the log in time")),
+            Ok(Err(_)) => Err(unknown("the shard's leadership ended")),
+            Ok(Ok(Err(reason))) => Err(not_proposed(what, &reason)),
+            Ok(Ok(Ok(outcome))) => Ok(outcome),
+        }
+    }
+
+    /// The stream's shard and id, and what `look` sees of it.
+    pub(super) fn locate<T>(
+        &self,
+        stream: &StreamRef,
+        look: impl FnOnce(&Stream) -> T,
+    ) -> Result<(Arc<Shard>, StreamId, T)> {
+        let shard = self.shard_of(stream);
+        let state = shard.view.state.read();
+        let found = state
+            .stream_id(&stream.tenant, &stream.name)
+            .and_then(|id| state.stream(id).map(|found| (id, look(found))));
+        drop(state);
+        match found {
+            Some((id, seen)) => Ok((Arc::clone(shard), id, seen)),
+            None => {
+                self.check_tenant(&stream.tenant)?;
+                Err(self.unknown_stream(stream))
+            }
+        }
+    }
+
+    fn info(&self, shard: ShardId, id: StreamId, stream: &Stream) -> StreamInfo {
+        let settings = self.settings();
+        StreamInfo {
+            stream: StreamRef { tenant: stream.tenant.clone(), name: stream.name.clone() },
+            id,
+            shard,
+            config: stream.config.clone(),
+            acknowledgement: stream.config.acknowledgement.unwrap_or(settings.acknowledgement),
+            compression: stream.config.compression.unwrap_or(settings.compression),
+            timestamps: stream.config.timestamps.unwrap_or(settings.timestamps),
+            created: stream.created,
+            last_append: stream.last_append,
+            first: stream.trimmed,
+            next: stream.next,
+            appended_bytes: stream.appended_bytes,
+            fenced: stream.fencing_token.is_some(),
+            cursors: stream.cursors.len(),
+        }
+    }
+
+    async fn cursor_info(&self, stream: &StreamRef, cursor: CursorName, position: Cursor) -> Result<CursorInfo> {
+        let (_, _, (first, next)) = self.locate(stream, |found| (found.trimmed, found.next))?;
+        let from = position.offset.max(first);
+        let lag = if from >= next {
+            Duration::ZERO
+        } else {
+            match self.time_of(stream, from).await? {
+                Some(time) => self.clock().wall().now().since(time),
+                None => Duration::ZERO,
+            }
+        };
+        Ok(CursorInfo {
+            cursor,
+            offset: position.offset,
+            committed: position.committed,
+            lag_records: next.since(position.offset),
+            lag,
+        })
+    }
+}
+
+fn patched(config: &StreamConfig, patch: &StreamConfigPatch) -> StreamConfig {
+    let mut config = config.clone();
+    if let Some(acknowledgement) = patch.acknowledgement {
+        config.acknowledgement = acknowledgement;
+    }
+    if let Some(age) = patch.retention_age_seconds {
+        config.retention.age_seconds = age;
+    }
+    if let Some(bytes) = patch.retention_bytes {
+        config.retention.bytes = bytes;
+    }
+    if let Some(compression) = patch.compression {
+        config.compression = compression;
+    }
+    if let Some(timestamps) = patch.timestamps {
+        config.timestamps = timestamps;
+    }
+    config
+}

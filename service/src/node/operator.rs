@@ -1,0 +1,123 @@
+//! What operators ask of a node: health, status, and work on the archive.
+
+use std::time::Duration;
+
+use duramen_types::Index;
+
+use super::Node;
+use crate::api::Result;
+use crate::status::{Check, Condition, DiskStatus, Health, ShardStatus, Status};
+
+/// Archiving further behind than this many times the segment age makes a node degraded.
+const LAG_FACTOR: u32 = 5;
+
+impl Node {
+    /// Checks the parts that the node depends on; each with how long it took.
+    pub async fn health(&self) -> Health {
+        let mut checks = vec![
+            self.check("data_directory", || {
+                let probe = self.data().join("health.probe");
+                match duramen_wal::durable::write_file(&**self.disk(), &probe, b"ok") {
+                    Ok(()) => (Condition::Ok, format!("{} is writable", self.data().display())),
+                    Err(error) => (
+                        Condition::Unhealthy,
+                        format!("{} is not writable ({error}): look at the disk", self.data().display()),
+                    ),
+                }
+            }),
+            self.check("disk_space", || match self.wal().admit(0) {
+                Ok(()) => (Condition::Ok, format!("{} bytes are free", self.available())),
+                Err(error) => (Condition::Degraded, error.to_string()),
+            }),
+            self.check("shards", || {
+                let followers: Vec<String> = self
+                    .shards()
+                    .iter()
+                    .filter(|shard| !shard.is_leader())
+                    .map(|shard| shard.id.to_string())
+                    .collect();
+                if followers.is_empty() {
+                    (Condition::Ok, format!("all {} shards are led here", self.shards().len()))
+                } else {
+                    (Condition::Unhealthy, format!("no leader for shard {}: restart the node", followers.join(", ")))
+                }
+            }),
+        ];
+        if let Some(status) = self.archive_status_now() {
+            checks.push(self.check("archive", || {
+                let late = status.lag_seconds > (self.settings().segment_age * LAG_FACTOR).as_secs_f64();
+                match (&status.last_error, late) {
+                    (Some(error), _) => (Condition::Degraded, format!("{} : {error}", status.url)),
+                    (None, true) => {
+                        (Condition::Degraded, format!("archiving is {:.1} s behind", status.lag_seconds))
+                    }
+                    (None, false) => (Condition::Ok, format!("{} is reachable", status.url)),
+                }
+            }));
+        }
+        let condition = checks.iter().map(|check| check.condition).max().unwrap_or(Condition::Ok);
+        Health { condition, checks }
+    }
+
+    fn check(&self, name: &'static str, run: impl FnOnce() -> (Condition, String)) -> Check {
+        let start = self.clock().wall().monotonic();
+        let (condition, detail) = run();
+        let took: Duration = self.clock().wall().monotonic().saturating_sub(start);
+        Check { name, condition, duration_seconds: took.as_secs_f64(), detail }
+    }
+
+    /// The node in one page.
+    pub async fn status(&self) -> Status {
+        let shards = self
+            .shards()
+            .iter()
+            .map(|shard| {
+                let progress = shard.view.progress();
+                let log = self.wal().log_state(shard.id);
+                ShardStatus {
+                    shard: shard.id.get(),
+                    term: shard.term(),
+                    leader: shard.is_leader(),
+                    streams: shard.view.state.read().streams().len(),
+                    flushed: log.flushed.get(),
+                    committed: progress.end.get(),
+                    applied: progress.end.get(),
+                    archived: shard.archived.borrow().get(),
+                    local_first: log.purged.map_or(Index::ZERO, |id| id.index.next()).get(),
+                    time: progress.time.as_micros(),
+                }
+            })
+            .collect();
+        let segments = self.wal().segments();
+        let description = self.description();
+        Status {
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            node: description.node.get(),
+            cluster: description.cluster.to_string(),
+            branch: description.branch.clone().unwrap_or_default(),
+            data: self.data().display().to_string(),
+            archive: self.archive_url(),
+            uptime_seconds: self.uptime().as_secs_f64(),
+            time: self.latest_time().as_micros(),
+            shards,
+            disk: DiskStatus {
+                segments: segments.len(),
+                bytes: segments.iter().map(|segment| segment.bytes).sum(),
+                available_bytes: self.available(),
+                full: self.wal().admit(0).is_err(),
+            },
+        }
+    }
+
+    fn available(&self) -> u64 {
+        self.disk().available(self.data()).unwrap_or(0)
+    }
+
+    /// Archives everything committed until now and closes every shard through it, so that `--latest` restores to here;
+    /// gives the archive's status afterwards.
+    pub async fn archive_flush(&self) -> Result<crate::status::ArchiveStatus> {
+        let archive = self.archive()?;
+        archive.flush().await?;
+        Ok(archive.status())
+    }
+}

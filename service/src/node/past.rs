@@ -1,0 +1,86 @@
+//! The state of a shard as it was at an instant of the past.
+
+use std::sync::Arc;
+
+use duramen_state::ShardState;
+use duramen_types::{Entry, HybridTime, Index};
+
+use super::Node;
+use crate::api::{Code, Error, Result};
+use crate::shard::{Checkpoint, Shard};
+
+/// Bytes of entries that a replay of the local log reads at once.
+const REPLAY_BYTES: u64 = 4 << 20;
+
+impl Node {
+    /// The shard's state after every entry with a time of at most `time`.
+    ///
+    /// The instant must lie in the past and inside the recovery window. The shard's log first gets an entry later
+    /// than `time`, so that nothing can be added before it any more.
+    pub(super) async fn state_as_of(&self, shard: &Arc<Shard>, time: HybridTime) -> Result<Arc<ShardState>> {
+        let now = self.clock().wall().now();
+        if time > now {
+            let ahead = time.since(now);
+            return Err(Error::new(
+                Code::FutureTime,
+                format!("the time asked for lies {ahead:?} in the future ({time} against {now} µs since 1970)"),
+            ));
+        }
+        let window = self.settings().recovery_window;
+        if time < now.before(window) {
+            return Err(Error::new(
+                Code::NotCovered,
+                format!(
+                    "the time asked for ({time} µs since 1970) lies before the recovery window, which begins at {}",
+                    now.before(window)
+                ),
+            ));
+        }
+        while shard.view.progress().time <= time {
+            self.tick(shard).await?;
+        }
+        if let Some(state) = self.archived_state(shard, time).await? {
+            return Ok(state);
+        }
+        let base = match self.archive_boundary(shard.id).await? {
+            Some(state) => state,
+            None => self.local_base(shard, time)?,
+        };
+        let (node, shard) = (self.clone(), Arc::clone(shard));
+        let replayed = tokio::task::spawn_blocking(move || node.replay(&shard, base, time)).await;
+        replayed.map_err(|error| Error::new(Code::Internal, format!("replaying the log: {error}")))?
+    }
+
+    /// Without an archive the whole log is local: replay from the checkpoint where that is early enough.
+    fn local_base(&self, shard: &Shard, time: HybridTime) -> Result<ShardState> {
+        let checkpoint = Checkpoint::load(&**self.disk(), &self.checkpoints(), shard.id)
+            .map_err(|error| Error::new(Code::Corruption, error.to_string()))?;
+        Ok(match checkpoint {
+            Some(checkpoint) if checkpoint.state.time() <= time => checkpoint.state,
+            _ => ShardState::new(shard.id),
+        })
+    }
+
+    fn replay(&self, shard: &Shard, mut state: ShardState, time: HybridTime) -> Result<Arc<ShardState>> {
+        let damaged = |index: Index, error: &dyn std::fmt::Display| {
+            Error::new(Code::Corruption, format!("shard {}, index {index}: {error}", shard.id))
+        };
+        loop {
+            let from = state.end();
+            let entries = self
+                .wal()
+                .entries(shard.id, from..shard.view.progress().end, REPLAY_BYTES)
+                .map_err(|error| damaged(from, &error))?;
+            if entries.is_empty() {
+                return Err(damaged(from, &"the log ends before the time asked for"));
+            }
+            for (id, payload) in entries {
+                let entry = Entry::decode(payload).map_err(|error| damaged(id.index, &error))?;
+                if entry.head().effective_time(state.time()) > time {
+                    return Ok(Arc::new(state));
+                }
+                state.apply(id, entry.head(), &entry.head_bytes()).map_err(|error| damaged(id.index, &error))?;
+            }
+        }
+    }
+}

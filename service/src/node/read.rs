@@ -1,0 +1,399 @@
+//! Reads: one iterator over memory, local segments and archive.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+
+use duramen_types::batch::Batch;
+use duramen_types::{Entry, HybridTime, Index, Offset, StreamId};
+use tokio::sync::Notify;
+
+use super::{Node, corrupt};
+use crate::api::{Code, Error, ReadBatch, ReadFrom, ReadRequest, Result, StreamRef};
+use crate::archive::ColdReader;
+use crate::index::Row;
+use crate::shard::Shard;
+
+/// Bytes of entries fetched from the log at once by a sequential reader.
+const READ_AHEAD: u64 = 1 << 20;
+
+/// What a read may see: the live stream, or the stream as it was at a cut.
+#[derive(Debug, Clone)]
+enum Scope {
+    Live(Arc<Notify>),
+    Past { tail: Offset },
+}
+
+/// A read under way: batches in order, until its limits, the tail, or for ever when it follows.
+#[derive(Debug)]
+pub struct ReadSession {
+    node: Node,
+    shard: Arc<Shard>,
+    name: StreamRef,
+    stream: StreamId,
+    scope: Scope,
+    next: Offset,
+    follow: bool,
+    records_left: u64,
+    bytes_left: u64,
+    served: bool,
+    /// What the hot index gave and was not served yet.
+    rows: VecDeque<Row>,
+    /// Entries fetched and not passed yet, in order.
+    entries: VecDeque<(Index, Entry)>,
+    last_entry: Option<Index>,
+    cold: Option<ColdReader>,
+}
+
+impl ReadSession {
+    /// The next batch; `None` at the end. Cancel-safe: a batch is taken only when it is returned.
+    ///
+    /// Fails with [`Code::OutOfRange`] when a trim overtakes the read, and with [`Code::UnknownStream`] when the
+    /// stream is deleted under it.
+    pub async fn next(&mut self) -> Option<Result<ReadBatch>> {
+        if self.records_left == 0 || (self.served && self.bytes_left == 0) {
+            return None;
+        }
+        loop {
+            // Registered before the state is looked at, so that no wake-up is lost in between.
+            let scope = self.scope.clone();
+            let mut woken = match &scope {
+                Scope::Live(notify) => Some(Box::pin(notify.notified())),
+                Scope::Past { .. } => None,
+            };
+            if let Some(woken) = &mut woken {
+                woken.as_mut().enable();
+            }
+            let tail = match self.tail() {
+                Ok(tail) => tail,
+                Err(error) => return Some(Err(error)),
+            };
+            if self.next < tail {
+                let batch = self.fetch(tail).await;
+                return match batch {
+                    Ok(batch) if self.served && u64::try_from(batch.batch.len()).unwrap_or(u64::MAX) > self.bytes_left => {
+                        // The batch is left for another read: this one has reached its limit.
+                        self.records_left = 0;
+                        None
+                    }
+                    Ok(batch) => {
+                        self.pass(&batch);
+                        Some(Ok(batch))
+                    }
+                    Err(error) => Some(Err(error)),
+                };
+            }
+            match woken {
+                Some(woken) if self.follow => woken.await,
+                _ => return None,
+            }
+        }
+    }
+
+    /// The next offset that the read will serve.
+    pub const fn position(&self) -> Offset {
+        self.next
+    }
+
+    /// The stream's first readable offset and its tail, as far as this read may see.
+    pub fn bounds(&self) -> Result<(Offset, Offset)> {
+        match &self.scope {
+            Scope::Past { tail } => Ok((Offset::ZERO, *tail)),
+            Scope::Live(_) => {
+                let state = self.shard.view.state.read();
+                let stream = state.stream(self.stream).ok_or_else(|| self.deleted())?;
+                Ok((stream.trimmed, stream.next))
+            }
+        }
+    }
+
+    fn deleted(&self) -> Error {
+        Error::new(
+            Code::UnknownStream,
+            format!("stream {} was deleted; what it held can be read with `as_of` an earlier time", self.name),
+        )
+    }
+
+    /// The end of what may be served now.
+    fn tail(&self) -> Result<Offset> {
+        let (first, tail) = self.bounds()?;
+        if self.next < first {
+            return Err(below_trim(&self.name, self.next, first));
+        }
+        Ok(tail)
+    }
+
+    fn pass(&mut self, batch: &ReadBatch) {
+        self.records_left = self.records_left.saturating_sub(batch.end.since(batch.from));
+        self.bytes_left = self.bytes_left.saturating_sub(u64::try_from(batch.batch.len()).unwrap_or(u64::MAX));
+        self.served = true;
+        self.next = batch.end;
+    }
+
+    async fn fetch(&mut self, tail: Offset) -> Result<ReadBatch> {
+        // A read in the archive goes on there as far as the archive reaches: it is read ahead.
+        if let Some(batch) = self.continue_cold(tail).await? {
+            return Ok(batch);
+        }
+        while self.rows.front().is_some_and(|row| row.end() <= self.next) {
+            self.rows.pop_front();
+        }
+        if self.rows.front().is_none_or(|row| row.base > self.next) {
+            let found = self.shard.view.index.locate(self.stream, self.next, self.last_entry);
+            self.rows = found.map_err(|error| corrupt(&self.name, &error))?.unwrap_or_default().into();
+        }
+        if let Some(row) = self.rows.front().copied().filter(|row| row.base <= self.next) {
+            let batch = self.from_log(row)?;
+            return Ok(self.serve(batch, row.base, row.records, row.time, tail));
+        }
+        // Older than the local segments, or in an index file that is gone: the archive has it.
+        let reader = self.node.cold_reader(&self.shard, &self.name, self.stream, self.next, tail).await?;
+        self.cold = Some(reader);
+        match self.continue_cold(tail).await? {
+            Some(batch) => Ok(batch),
+            None => Err(Error::new(
+                Code::Corruption,
+                format!(
+                    "stream {}: offset {} is neither in the local segments nor in the archive; run \
+                     `duramen-restore verify`",
+                    self.name, self.next
+                ),
+            )),
+        }
+    }
+
+    /// The next batch of the read in the archive that is under way; `None` where there is none, or at its end.
+    async fn continue_cold(&mut self, tail: Offset) -> Result<Option<ReadBatch>> {
+        let Some(cold) = self.cold.as_mut().filter(|cold| cold.position() == self.next) else { return Ok(None) };
+        match cold.next().await? {
+            Some((base, batch, time)) => {
+                let records = batch.count();
+                Ok(Some(self.serve(batch, base, records, time, tail)))
+            }
+            None => {
+                self.cold = None;
+                Ok(None)
+            }
+        }
+    }
+
+    fn from_log(&mut self, row: Row) -> Result<Batch> {
+        while self.entries.front().is_some_and(|(index, _)| *index < row.index) {
+            self.entries.pop_front();
+        }
+        if self.entries.front().is_none_or(|(index, _)| *index != row.index) {
+            self.entries.clear();
+            self.read_log(row.index)?;
+        }
+        self.last_entry = Some(row.index);
+        let found = self.entries.front().and_then(|(_, entry)| {
+            entry.batches().nth(usize::try_from(row.item).unwrap_or(usize::MAX)).map(|(_, bytes)| bytes)
+        });
+        let bytes = found.ok_or_else(|| {
+            corrupt(&self.name, &format!("entry {} has no batch {}, which the hot index names", row.index, row.item))
+        })?;
+        Batch::from_trusted(bytes).map_err(|error| corrupt(&self.name, &error))
+    }
+
+    /// Fetches the entry at `index`, and those after it that the stream's next rows are in as long as they follow
+    /// each other.
+    fn read_log(&mut self, index: Index) -> Result<()> {
+        let mut end = index.next();
+        for row in &self.rows {
+            if row.index == end {
+                end = end.next();
+            } else if row.index > end {
+                break;
+            }
+        }
+        let found = self.node.wal().entries(self.shard.id, index..end, READ_AHEAD);
+        for (id, payload) in found.map_err(|error| corrupt(&self.name, &error))? {
+            let entry = Entry::decode(payload).map_err(|error| corrupt(&self.name, &error))?;
+            self.entries.push_back((id.index, entry));
+        }
+        Ok(())
+    }
+
+    fn serve(&self, batch: Batch, base: Offset, records: u32, time: HybridTime, tail: Offset) -> ReadBatch {
+        let from = self.next.max(base);
+        let end = base.plus(u64::from(records)).min(from.plus(self.records_left)).min(tail);
+        ReadBatch { batch: batch.with_base_offset(base), base, records, from, end, time, tail }
+    }
+}
+
+fn below_trim(stream: &StreamRef, at: Offset, first: Offset) -> Error {
+    Error::new(
+        Code::OutOfRange,
+        format!("stream {stream}: offset {at} is trimmed, the first readable offset is {first}"),
+    )
+    .with_first_readable(first)
+}
+
+impl Node {
+    /// Opens a read; nothing is fetched yet.
+    pub async fn read(&self, request: ReadRequest) -> Result<ReadSession> {
+        self.observe_time(request.seen)?;
+        let follow = request.follow;
+        let limits = (request.max_records.unwrap_or(u64::MAX), request.max_bytes.unwrap_or(u64::MAX));
+        let mut session = match request.as_of {
+            Some(_) if follow => {
+                return Err(Error::new(
+                    Code::InvalidArgument,
+                    "a read of the past can't follow: leave out `follow` or `as_of`",
+                ));
+            }
+            Some(time) => self.past(&request.stream, &request.from, time).await?,
+            None => self.live(&request.stream, &request.from).await?,
+        };
+        session.follow = follow;
+        (session.records_left, session.bytes_left) = limits;
+        Ok(session)
+    }
+
+    async fn live(&self, name: &StreamRef, from: &ReadFrom) -> Result<ReadSession> {
+        let (shard, stream, (first, tail, cursor)) = self.locate(name, |found| {
+            let cursor = match from {
+                ReadFrom::Cursor(cursor) => found.cursors.get(cursor).map(|cursor| cursor.offset),
+                _ => None,
+            };
+            (found.trimmed, found.next, cursor)
+        })?;
+        let scope = Scope::Live(shard.view.follow(stream));
+        let mut session = self.session(shard, name, stream, scope, first);
+        session.start(from, first, tail, cursor).await?;
+        Ok(session)
+    }
+
+    async fn past(&self, name: &StreamRef, from: &ReadFrom, time: HybridTime) -> Result<ReadSession> {
+        let shard = Arc::clone(self.shard_of(name));
+        let state = self.state_as_of(&shard, time).await?;
+        let found = state
+            .stream_id(&name.tenant, &name.name)
+            .and_then(|id| state.stream(id).map(|stream| (id, stream)));
+        let Some((stream, found)) = found else {
+            return Err(Error::new(
+                Code::UnknownStream,
+                format!("stream {name} did not exist at that time ({time} µs since 1970)"),
+            ));
+        };
+        let (first, tail) = (found.trimmed, found.next);
+        let cursor = match from {
+            ReadFrom::Cursor(cursor) => found.cursors.get(cursor).map(|cursor| cursor.offset),
+            _ => None,
+        };
+        let mut session = self.session(shard, name, stream, Scope::Past { tail }, first);
+        session.start(from, first, tail, cursor).await?;
+        Ok(session)
+    }
+
+    fn session(
+        &self,
+        shard: Arc<Shard>,
+        name: &StreamRef,
+        stream: StreamId,
+        scope: Scope,
+        next: Offset,
+    ) -> ReadSession {
+        ReadSession {
+            node: self.clone(),
+            shard,
+            name: name.clone(),
+            stream,
+            scope,
+            next,
+            follow: false,
+            records_left: u64::MAX,
+            bytes_left: u64::MAX,
+            served: false,
+            rows: VecDeque::new(),
+            entries: VecDeque::new(),
+            last_entry: None,
+            cold: None,
+        }
+    }
+
+    /// The hybrid time of the append that holds `offset`; `None` if it was trimmed or deleted meanwhile.
+    pub(super) async fn time_of(&self, name: &StreamRef, offset: Offset) -> Result<Option<HybridTime>> {
+        let mut session = self.live(name, &ReadFrom::Offset(offset)).await?;
+        match session.next().await {
+            Some(Ok(batch)) => Ok(Some(batch.time)),
+            Some(Err(error)) if matches!(error.code, Code::OutOfRange | Code::UnknownStream) => Ok(None),
+            Some(Err(error)) => Err(error),
+            None => Ok(None),
+        }
+    }
+}
+
+impl ReadSession {
+    /// Moves to where the read begins.
+    async fn start(
+        &mut self,
+        from: &ReadFrom,
+        first: Offset,
+        tail: Offset,
+        cursor: Option<Offset>,
+    ) -> Result<()> {
+        let offset = match from {
+            ReadFrom::Earliest => first,
+            ReadFrom::Tail => tail,
+            ReadFrom::Offset(offset) => *offset,
+            ReadFrom::Timestamp(timestamp) => self.at_timestamp(*timestamp, first, tail).await?,
+            ReadFrom::Cursor(name) => match cursor {
+                // A trim may have passed the cursor: its reader goes on with what is left.
+                Some(offset) => offset.max(first),
+                None => {
+                    return Err(Error::new(
+                        Code::UnknownCursor,
+                        format!("stream {} has no cursor {:?}: commit it first", self.name, name.as_str()),
+                    ));
+                }
+            },
+        };
+        if offset < first {
+            return Err(below_trim(&self.name, offset, first));
+        }
+        if offset > tail {
+            return Err(Error::new(
+                Code::OutOfRange,
+                format!("stream {}: offset {offset} is beyond the tail {tail}", self.name),
+            )
+            .with_tail(tail)
+            .with_first_readable(first));
+        }
+        self.next = offset;
+        Ok(())
+    }
+
+    /// The first offset whose record has a timestamp of at least `timestamp` (milliseconds); the tail if none has.
+    async fn at_timestamp(&mut self, timestamp: i64, first: Offset, tail: Offset) -> Result<Offset> {
+        let hit = self.shard.view.index.locate_timestamp(self.stream, first, timestamp);
+        let hit = hit.map_err(|error| corrupt(&self.name, &error))?;
+        let local = hit.first.map_or(tail, |row| row.base).max(first);
+        let mut candidate = hit.found.map(|row| row.base.max(first));
+        if local > first
+            && let Some(cold) = self.node.cold_timestamp(&self.shard, self.stream, first, local, timestamp).await?
+        {
+            candidate = Some(cold);
+        }
+        let Some(candidate) = candidate else { return Ok(tail) };
+        // The batch reaches the timestamp somewhere: find the record.
+        self.next = candidate;
+        while self.next < tail {
+            let found = self.fetch(tail).await?;
+            let batch = Batch::from_trusted(found.batch.clone())
+                .or_else(|_| {
+                    duramen_types::batch::normalise(found.batch.clone())
+                        .and_then(|(_, bytes)| Batch::from_trusted(bytes))
+                })
+                .map_err(|error| corrupt(&self.name, &error))?;
+            let records = batch.records(found.base).map_err(|error| corrupt(&self.name, &error))?;
+            for record in records.iter() {
+                let record = record.map_err(|error| corrupt(&self.name, &error))?;
+                if record.offset >= found.from && record.timestamp >= timestamp {
+                    return Ok(record.offset.min(tail));
+                }
+            }
+            self.next = found.end;
+        }
+        Ok(tail)
+    }
+}

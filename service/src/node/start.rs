@@ -1,0 +1,325 @@
+//! Starting and stopping a node.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use duramen_archive::{Branch, BranchView, Identity, Owner, ProbeOutcome, Random, Store};
+use duramen_types::batch::Limits;
+use duramen_types::{
+    BranchName, Clock, ClusterId, Compression, ControlOp, NodeId, SegmentId, ShardId, SystemClock, TenantName,
+    TimestampPolicy,
+};
+use duramen_wal::datadir::{self, DataDir, FORMAT_VERSION, NodeDescription};
+use duramen_wal::{Disk, Fsync, RealDisk, Wal, WalOptions};
+use futures::future::try_join_all;
+use tokio::sync::{Semaphore, oneshot};
+
+use super::{Inner, Node, Settings};
+use crate::archive::{self, ArchiveTask};
+use crate::config::{self, Config};
+use crate::index::chunk_cache;
+use crate::shard::{Job, Shard, Surroundings, Waiting, seed};
+use crate::telemetry::Metrics;
+use crate::time::HybridClock;
+
+/// Memory for loaded index files of sealed ranges.
+const INDEX_CACHE: usize = 32 << 20;
+
+/// Why a node could not start; nothing that was there before is lost.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    #[error(transparent)]
+    Directory(#[from] datadir::Error),
+    #[error(transparent)]
+    Log(#[from] duramen_wal::Error),
+    #[error("the archive: {0}")]
+    Archive(#[from] duramen_archive::Error),
+    #[error("the archive: {0}")]
+    History(#[from] duramen_archive::HistoryError),
+    #[error("the data directory belongs to an archive: set archive.url to {0}'s, its older records are only there")]
+    NeedsArchive(duramen_types::ArchiveId),
+    #[error("the data directory belongs to branch {bound}, the configuration names {wanted}: leave archive.branch out, or use an empty data directory")]
+    OtherBranch { bound: BranchName, wanted: BranchName },
+    #[error("{0}")]
+    Io(#[from] std::io::Error),
+    #[error("{0}")]
+    Other(String),
+}
+
+/// The archive that a starting node is bound to.
+struct Binding {
+    store: Store,
+    description: NodeDescription,
+    branch: BranchName,
+}
+
+impl Node {
+    /// Recovers the node in its data directory, or makes a new one there, and leads all its shards.
+    ///
+    /// A node that is new to its archive needs the store to be reachable; one that has been there before starts
+    /// without it and archives once it is back.
+    pub async fn start(config: &Config) -> Result<Self, StartError> {
+        let clock: Arc<dyn Clock> = Arc::new(SystemClock::new());
+        Self::start_with(config, Arc::new(RealDisk), clock, Random::from_system()).await
+    }
+
+    /// Like [`Node::start`], on another disk, clock and source of randomness.
+    pub async fn start_with(
+        config: &Config,
+        disk: Arc<dyn Disk>,
+        clock: Arc<dyn Clock>,
+        random: Random,
+    ) -> Result<Self, StartError> {
+        let directory = DataDir::open(Arc::clone(&disk), &config.node.data)?;
+        let (description, binding) = bind(config, &directory, &clock, &random).await?;
+        let hybrid = Arc::new(HybridClock::new(Arc::clone(&clock)));
+        let metrics = Arc::new(Metrics::new());
+        let (wal, report) = Wal::open(
+            Arc::clone(&disk),
+            &directory.wal(),
+            wal_options(&config.wal, description.node, Arc::clone(&metrics)),
+            Arc::clone(&clock),
+            Box::new({
+                let random = random.clone();
+                move || SegmentId::from_random(random.bytes16())
+            }),
+        )?;
+        if let Some(cut) = &report.cut {
+            tracing::warn!(
+                file = %cut.file.display(), offset = cut.offset, reason = cut.reason,
+                "the unsynced end of the log was cut off; nothing acknowledged was in it"
+            );
+        }
+        wal.spawn_writer()?;
+        for folder in [directory.index(), directory.checkpoint()] {
+            disk.create_dir(&folder)?;
+        }
+        let around = Surroundings {
+            node: description.node,
+            disk: Arc::clone(&disk),
+            wal: wal.clone(),
+            clock: Arc::clone(&hybrid),
+            checkpoints: directory.checkpoint(),
+            index: directory.index(),
+            chunks: chunk_cache(INDEX_CACHE),
+        };
+        if let Some(binding) = &binding {
+            enter_history(binding, &around, directory.hydrated(), config).await?;
+        }
+        let ids = (0..=description.shards).map(ShardId::new);
+        let shards = try_join_all(ids.map(|id| Shard::start(id, &around))).await?;
+        let shards: Vec<Arc<Shard>> = shards.into_iter().map(Arc::new).collect();
+        let archive = binding.map(|binding| {
+            let settings = archive::Settings {
+                node: description.node,
+                cluster: description.cluster,
+                branch: binding.branch,
+                hydrated: directory.hydrated(),
+                archive: config.archive.clone(),
+                local_retention: config.local_retention.clone(),
+            };
+            ArchiveTask::spawn(binding.store, settings, wal.clone(), shards.clone(), Arc::clone(&hybrid), Arc::clone(&metrics))
+        });
+        let byte_budget = usize::try_from(config.log.byte_budget.as_u64()).unwrap_or(usize::MAX);
+        let node = Self(Arc::new(Inner {
+            settings: settings(config, byte_budget),
+            description,
+            directory,
+            disk,
+            wal,
+            clock: hybrid,
+            started: clock.monotonic(),
+            shards,
+            budget: Arc::new(Semaphore::new(byte_budget.min(Semaphore::MAX_PERMITS))),
+            archive,
+            metrics,
+        }));
+        node.create_default_tenant().await?;
+        Ok(node)
+    }
+
+    async fn create_default_tenant(&self) -> Result<(), StartError> {
+        let tenant = TenantName::parse("default").expect("the default tenant keeps the rule of names");
+        let meta = self.shard(ShardId::META);
+        if meta.view.state.read().has_tenant(&tenant) {
+            return Ok(());
+        }
+        let (sender, outcome) = oneshot::channel();
+        meta.submit(Job::Control(ControlOp::CreateTenant { tenant }, Waiting { outcome: sender, budget: None }));
+        match outcome.await {
+            Ok(Ok(_)) => Ok(()),
+            Ok(Err(reason)) => Err(StartError::Other(format!("creating tenant `default`: {reason}"))),
+            Err(_) => Err(StartError::Other("creating tenant `default`: the meta shard stopped".to_owned())),
+        }
+    }
+
+    /// Stops the node: archives what is committed within `timeout`, saves checkpoints, seals the log.
+    ///
+    /// What is not archived by then stays on the local disk and is archived after the next start. New operations fail
+    /// from the moment of the call.
+    pub async fn shutdown(&self, timeout: Duration) -> Result<(), StartError> {
+        if let Some(archive) = &self.0.archive {
+            archive.stop(timeout).await;
+        }
+        let stops = self.shards().iter().map(|shard| shard.stop());
+        try_join_all(stops).await?;
+        let wal = self.wal().clone();
+        tokio::task::spawn_blocking(move || wal.shutdown())
+            .await
+            .map_err(|error| StartError::Other(format!("sealing the log: {error}")))??;
+        Ok(())
+    }
+}
+
+/// Makes sure whose the data directory is, and that its archive and branch are ours to write.
+async fn bind(
+    config: &Config,
+    directory: &DataDir,
+    clock: &Arc<dyn Clock>,
+    random: &Random,
+) -> Result<(NodeDescription, Option<Binding>), StartError> {
+    let known = directory.node()?;
+    let node = NodeId::new(config.node.id);
+    let fresh = || NodeDescription {
+        format_version: FORMAT_VERSION,
+        node,
+        cluster: ClusterId::from_random(random.bytes16()),
+        archive: None,
+        branch: None,
+        shards: config.cluster.shards,
+        created: clock.now(),
+    };
+    let mut wanted = known.clone().unwrap_or_else(fresh);
+    wanted.node = node;
+    wanted.shards = config.cluster.shards;
+    let Some(url) = &config.archive.url else {
+        return match wanted.archive {
+            Some(archive) => Err(StartError::NeedsArchive(archive)),
+            None => Ok((directory.bind(&wanted)?, None)),
+        };
+    };
+    let store = Store::open(url, &archive::store_options(&config.archive), Arc::clone(clock), random.clone()).await?;
+    let branch = branch_of(&wanted, &config.archive.branch)?;
+    if known.as_ref().is_some_and(|known| known.archive.is_some() && known.branch.is_some()) {
+        let description = directory.bind(&wanted)?;
+        return match Owner::claim(&store, &branch, description.cluster).await {
+            Ok(_) => Ok((description.clone(), Some(Binding { store, description, branch }))),
+            Err(error) if error.is_retryable() => {
+                tracing::warn!(%error, "the archive can't be reached: starting without it, archiving goes on later");
+                Ok((description.clone(), Some(Binding { store, description, branch })))
+            }
+            Err(error) => Err(error.into()),
+        };
+    }
+    let report = store.check().await;
+    for probe in report.probes {
+        if let ProbeOutcome::Failed(reason) = probe.outcome {
+            let message = format!("the archive at {} can't be used: to {} failed: {reason}", store.url(), probe.name);
+            return Err(StartError::Other(message));
+        }
+    }
+    let identity = Identity::open_or_create(&store, wanted.shards).await?;
+    if branch == config::Archive::default().branch {
+        Branch::open_or_create_root(&store, &branch, &format!("node {node}")).await?;
+    } else {
+        Branch::open(&store, &branch).await?;
+    }
+    wanted.archive = Some(identity.archive);
+    wanted.branch = Some(branch.to_string());
+    // Kept here durably before the branch is claimed: after a crash the same cluster comes again.
+    let description = directory.bind(&wanted)?;
+    Owner::claim(&store, &branch, description.cluster).await?;
+    Ok((description.clone(), Some(Binding { store, description, branch })))
+}
+
+/// The branch that the directory is bound to; the configuration's where it is bound to none.
+fn branch_of(description: &NodeDescription, configured: &BranchName) -> Result<BranchName, StartError> {
+    let Some(bound) = &description.branch else { return Ok(configured.clone()) };
+    let bound = BranchName::parse(bound).map_err(|error| StartError::Other(format!("node.json: {error}")))?;
+    if *configured != bound && *configured != config::Archive::default().branch {
+        return Err(StartError::OtherBranch { bound, wanted: configured.clone() });
+    }
+    Ok(bound)
+}
+
+/// Where the branch continues another one, gives every shard that has no log yet the state at the cut.
+///
+/// Safe to repeat after a crash: a shard counts as entered once its log says so, and its checkpoint was durable then.
+async fn enter_history(
+    binding: &Binding,
+    around: &Surroundings,
+    hydrated: std::path::PathBuf,
+    config: &Config,
+) -> Result<(), StartError> {
+    let untouched = |shard: &ShardId| {
+        let log = around.wal.log_state(*shard);
+        log.purged.is_none() && log.last.is_none()
+    };
+    let new: Vec<ShardId> = (0..=binding.description.shards).map(ShardId::new).filter(untouched).collect();
+    if new.is_empty() {
+        return Ok(());
+    }
+    let view = BranchView::open(&binding.store, &binding.branch).await?;
+    let history = archive::open_history(&view, hydrated, &config.archive);
+    for shard in new {
+        let shard_view = view.shard(shard).await?;
+        let state = history.state_at(&shard_view, shard_view.tip().end).await?;
+        // The cut's time may be later than its last entry: what comes next is later than both.
+        if let Some(cut) = &view.branch().cut {
+            around.clock.recover(cut.time);
+        }
+        let records = seed(around, state)?;
+        if records.is_empty() {
+            continue;
+        }
+        let (done, written) = oneshot::channel();
+        around.wal.submit(
+            records,
+            Box::new(move |result| {
+                // Nobody waits any more when the start was given up.
+                let _ = done.send(result);
+            }),
+        );
+        written.await.map_err(|_| StartError::Other(format!("shard {shard}: the log stopped")))??;
+    }
+    Ok(())
+}
+
+fn settings(config: &Config, byte_budget: usize) -> Settings {
+    let bytes = |size: bytesize::ByteSize| usize::try_from(size.as_u64()).unwrap_or(usize::MAX);
+    Settings {
+        limits: Limits {
+            max_batch_bytes: bytes(config.log.batch_limit),
+            max_record_bytes: bytes(config.log.record_limit),
+            ..Limits::default()
+        },
+        acknowledgement: config.log.default_acknowledgement,
+        compression: Compression::Zstd,
+        timestamps: TimestampPolicy::ClientPreferred,
+        auto_create_streams: config.log.auto_create_streams,
+        append_timeout: config.log.append_timeout,
+        byte_budget,
+        recovery_window: config.archive.recovery_window,
+        segment_age: config.archive.segment_age,
+    }
+}
+
+fn wal_options(config: &config::Wal, node: NodeId, metrics: Arc<Metrics>) -> WalOptions {
+    let segment_bytes = config.segment_size.as_u64();
+    WalOptions {
+        segment_bytes,
+        max_frame_bytes: WalOptions::new(node).max_frame_bytes.min(segment_bytes / 2),
+        cache_bytes: config.cache.as_u64(),
+        reserve_bytes: config.reserve.as_u64(),
+        fsync: match config.fsync {
+            config::Fsync::Always => Fsync::Always,
+            config::Fsync::Interval => Fsync::Interval(config.fsync_interval),
+        },
+        on_frame: Some(Arc::new(move |frame| {
+            if let Some(sync) = frame.sync {
+                metrics.wal_synced(sync.as_secs_f64(), frame.records, frame.bytes);
+            }
+        })),
+        ..WalOptions::new(node)
+    }
+}

@@ -1,0 +1,158 @@
+//! A shard's applied state on the local disk, so that a restart replays little.
+//!
+//! `{shard:04}.checkpoint`, little-endian:
+//!
+//! ```text
+//! magic "DURCHKPT" | version u32 | membership length u32, bytes | state length u32, bytes | crc32 u32
+//! ```
+//!
+//! The state is [`ShardState::encode`]. The hot index's files end where the checkpoint does: they are made durable
+//! before it. A checkpoint is taken every 256 MiB of applied entries and at a graceful shutdown; losing one costs a
+//! longer replay, never data.
+
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use duramen_state::ShardState;
+use duramen_types::{DecodeError, Reader, ShardId, Writer};
+use duramen_wal::{Disk, durable};
+
+use super::machine::View;
+use super::raft::{RaftMembership, decode_stored_membership, encode_stored_membership, io_error};
+
+const WHAT: &str = "checkpoint";
+const MAGIC: &[u8; 8] = b"DURCHKPT";
+const VERSION: u32 = 1;
+const LARGEST: u64 = 4 << 30;
+
+/// Applied bytes after which a checkpoint is due.
+const DUE_AFTER_BYTES: u64 = 256 << 20;
+
+/// A checkpoint as it is read back.
+#[derive(Debug)]
+pub struct Checkpoint {
+    pub state: ShardState,
+    pub membership: RaftMembership,
+}
+
+impl Checkpoint {
+    /// Where the checkpoint of `shard` is within the data directory's folder for checkpoints.
+    pub fn path(directory: &Path, shard: ShardId) -> PathBuf {
+        directory.join(format!("{:04}.checkpoint", shard.get()))
+    }
+
+    /// The checkpoint of `shard`, if there is one.
+    pub fn load(disk: &dyn Disk, directory: &Path, shard: ShardId) -> io::Result<Option<Self>> {
+        let path = Self::path(directory, shard);
+        let bytes = match durable::read_file(disk, &path, LARGEST) {
+            Ok(bytes) => bytes,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+            Err(error) => return Err(error),
+        };
+        let checkpoint = Self::decode(&bytes).map_err(|error| {
+            io::Error::new(io::ErrorKind::InvalidData, format!("{} is damaged: {error}", path.display()))
+        })?;
+        if checkpoint.state.shard() != shard {
+            let reason = format!("{} holds shard {}", path.display(), checkpoint.state.shard());
+            return Err(io::Error::new(io::ErrorKind::InvalidData, reason));
+        }
+        Ok(Some(checkpoint))
+    }
+
+    /// Replaces the checkpoint of the state's shard. When it returns, the new one survives a power cut.
+    pub fn save(&self, disk: &dyn Disk, directory: &Path) -> io::Result<()> {
+        durable::write_file(disk, &Self::path(directory, self.state.shard()), &self.encode())
+    }
+
+    fn encode(&self) -> Vec<u8> {
+        let mut out = Writer::new();
+        out.put(MAGIC).u32(VERSION);
+        out.long_bytes(&encode_stored_membership(&self.membership)).long_bytes(&self.state.encode());
+        let mut bytes = out.into_bytes();
+        let crc = crc32fast::hash(&bytes);
+        bytes.extend_from_slice(&crc.to_le_bytes());
+        bytes
+    }
+
+    fn decode(bytes: &[u8]) -> Result<Self, DecodeError> {
+        let truncated = DecodeError::Truncated { what: WHAT, at: 0, needed: 4 };
+        let (body, crc) = bytes.split_last_chunk::<4>().ok_or(truncated)?;
+        let (stored, computed) = (u32::from_le_bytes(*crc), crc32fast::hash(body));
+        if stored != computed {
+            return Err(DecodeError::Checksum { what: WHAT, stored, computed });
+        }
+        let mut reader = Reader::new(WHAT, body);
+        if reader.array()? != *MAGIC {
+            return reader.invalid("it does not begin with DURCHKPT");
+        }
+        let version = reader.u32()?;
+        if version != VERSION {
+            return Err(DecodeError::Version { what: WHAT, found: version, supported: VERSION });
+        }
+        let membership = decode_stored_membership(reader.long_bytes()?)?;
+        let state = ShardState::decode(reader.long_bytes()?)?;
+        reader.finish()?;
+        Ok(Self { state, membership })
+    }
+}
+
+/// Takes a shard's checkpoints when they are due.
+#[derive(Debug)]
+pub struct Checkpoints {
+    disk: Arc<dyn Disk>,
+    directory: PathBuf,
+    saved_at_bytes: u64,
+    writing: Option<tokio::task::JoinHandle<io::Result<()>>>,
+}
+
+impl Checkpoints {
+    pub fn new(disk: Arc<dyn Disk>, directory: PathBuf) -> Self {
+        Self { disk, directory, saved_at_bytes: 0, writing: None }
+    }
+
+    /// Starts a checkpoint in the background if one is due, or else puts a full chunk of the hot index on disk;
+    /// whatever is under way is waited for first, which bounds what waits in memory.
+    pub async fn save_if_due(&mut self, view: &Arc<View>, membership: &RaftMembership) -> io::Result<()> {
+        let bytes = view.progress().bytes;
+        let due = bytes.saturating_sub(self.saved_at_bytes) >= DUE_AFTER_BYTES;
+        if !due && !view.index.is_full() {
+            return Ok(());
+        }
+        self.finish().await?;
+        self.writing = Some(if due {
+            self.saved_at_bytes = bytes;
+            self.start(view, membership)
+        } else {
+            view.index.seal();
+            let view = Arc::clone(view);
+            tokio::task::spawn_blocking(move || view.index.write_sealed().map_err(io_error))
+        });
+        Ok(())
+    }
+
+    /// Takes a checkpoint now and waits for it.
+    pub async fn save_now(&mut self, view: &Arc<View>, membership: &RaftMembership) -> io::Result<()> {
+        self.finish().await?;
+        self.writing = Some(self.start(view, membership));
+        self.finish().await
+    }
+
+    fn start(&self, view: &Arc<View>, membership: &RaftMembership) -> tokio::task::JoinHandle<io::Result<()>> {
+        // The caller is the only one who applies, so the index is sealed exactly at the state's end.
+        view.index.seal();
+        let checkpoint = Checkpoint { state: view.state.read().clone(), membership: membership.clone() };
+        let (disk, directory, view) = (Arc::clone(&self.disk), self.directory.clone(), Arc::clone(view));
+        tokio::task::spawn_blocking(move || {
+            view.index.write_sealed().map_err(io_error)?;
+            checkpoint.save(&*disk, &directory)
+        })
+    }
+
+    async fn finish(&mut self) -> io::Result<()> {
+        match self.writing.take() {
+            Some(writing) => writing.await.map_err(io_error)?,
+            None => Ok(()),
+        }
+    }
+}

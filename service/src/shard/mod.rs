@@ -1,0 +1,232 @@
+//! A shard: one Raft group on the node's WAL, its sequencer, and the state that readers see.
+
+mod checkpoint;
+mod log_store;
+mod machine;
+mod network;
+mod raft;
+mod sequencer;
+
+use std::io;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use duramen_state::ShardState;
+use duramen_types::{EntryId, Index, NodeId, ShardId};
+use duramen_wal::{Disk, Record, Wal};
+use openraft::async_runtime::watch::WatchReceiver;
+use openraft::{Config, SnapshotPolicy};
+use tokio::sync::{mpsc, watch};
+
+pub use checkpoint::Checkpoint;
+pub use machine::{Machine, View};
+pub use raft::{NotProposed, Outcome, Waiting};
+pub use sequencer::Job;
+
+use self::checkpoint::Checkpoints;
+use self::log_store::LogStore;
+use self::network::SoleVoter;
+use self::raft::{ShardRaft, io_error, seeded_vote, sole_voter};
+use self::sequencer::Sequencer;
+use crate::index::{ChunkCache, HotIndex};
+use crate::time::HybridClock;
+
+/// Where a shard keeps what is its own, and what it shares with the node's other shards.
+#[derive(Debug, Clone)]
+pub struct Surroundings {
+    pub node: NodeId,
+    pub disk: Arc<dyn Disk>,
+    pub wal: Wal,
+    pub clock: Arc<HybridClock>,
+    pub checkpoints: PathBuf,
+    pub index: PathBuf,
+    pub chunks: ChunkCache,
+}
+
+/// A running shard.
+pub struct Shard {
+    pub id: ShardId,
+    pub view: Arc<View>,
+    raft: openraft::Raft<ShardRaft, Machine>,
+    jobs: mpsc::UnboundedSender<Job>,
+    /// The end of the archived log; zero without an archive.
+    pub archived: watch::Sender<Index>,
+}
+
+impl std::fmt::Debug for Shard {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Shard").field("id", &self.id).field("progress", &self.view.progress()).finish()
+    }
+}
+
+impl Shard {
+    /// Recovers the shard from its checkpoint and the WAL, and leads it.
+    ///
+    /// When it returns, the term's first entry is applied: the state holds everything that was ever acknowledged.
+    pub async fn start(id: ShardId, around: &Surroundings) -> io::Result<Self> {
+        let log = around.wal.log_state(id);
+        let checkpoint = Checkpoint::load(&*around.disk, &around.checkpoints, id)?;
+        let (state, membership) = match checkpoint {
+            Some(checkpoint) => (checkpoint.state, checkpoint.membership),
+            None => (ShardState::new(id), openraft::StoredMembership::default()),
+        };
+        check_recoverable(&state, log.purged, log.last)?;
+        let fresh = log.last.is_none() && log.purged.is_none() && state.applied().is_none();
+
+        let index = HotIndex::open(
+            Arc::clone(&around.disk),
+            &around.index,
+            id,
+            state.end(),
+            around.chunks.clone(),
+        )
+        .map_err(io_error)?;
+        let view = Arc::new(View::new(state, index));
+        let store = LogStore::new(id, around.wal.clone());
+        let checkpoints = Checkpoints::new(Arc::clone(&around.disk), around.checkpoints.clone());
+        let machine = Machine::new(Arc::clone(&view), membership, store.unapplied(), checkpoints);
+        let node = around.node.get();
+        let raft = openraft::Raft::new(node, Arc::new(config()?), SoleVoter, store, machine)
+            .await
+            .map_err(io_error)?;
+        if fresh {
+            let members = std::collections::BTreeMap::from([(node, openraft::impls::EmptyNode::default())]);
+            raft.initialize(members).await.map_err(io_error)?;
+        } else {
+            // Alone, so there is nobody to wait for: without this, the election timeout would delay every start.
+            raft.trigger().elect(false).await.map_err(io_error)?;
+        }
+        lead(&raft).await?;
+        // A sole voter has nobody to send heartbeats to; ticks would wake the process for nothing.
+        raft.runtime_config().tick(false);
+
+        around.clock.recover(view.progress().time);
+        let (jobs, queue) = mpsc::unbounded_channel();
+        let sequencer = Sequencer {
+            shard: id,
+            raft: raft.clone(),
+            view: Arc::clone(&view),
+            clock: Arc::clone(&around.clock),
+            wal: around.wal.clone(),
+            jobs: queue,
+        };
+        tokio::spawn(sequencer.run());
+        Ok(Self { id, view, raft, jobs, archived: watch::Sender::new(Index::ZERO) })
+    }
+
+    /// Queues a job; its order among the shard's jobs is fixed from now on.
+    pub fn submit(&self, job: Job) {
+        if let Err(mpsc::error::SendError(job)) = self.jobs.send(job) {
+            job.refuse(NotProposed::ShuttingDown);
+        }
+    }
+
+    /// The current term.
+    pub fn term(&self) -> u64 {
+        self.raft.metrics().borrow_watched().current_term
+    }
+
+    /// Whether this node leads the shard.
+    pub fn is_leader(&self) -> bool {
+        self.raft.is_leader()
+    }
+
+    /// Lets the log forget entries through `through`; they must be archived.
+    pub async fn purge(&self, through: EntryId) -> io::Result<()> {
+        // The library purges no further than its snapshot, which here is only a reference to what is applied.
+        self.raft.trigger().snapshot().await.map_err(io_error)?;
+        self.raft
+            .wait(Some(std::time::Duration::from_secs(10)))
+            .metrics(
+                |metrics| metrics.snapshot.as_ref().is_some_and(|id| id.index() >= through.index.get()),
+                "a snapshot reference at the purge position",
+            )
+            .await
+            .map_err(io_error)?;
+        self.raft.trigger().purge_log(through.index.get()).await.map_err(io_error)?;
+        self.view.index.purge(through.index.next()).map_err(io_error)
+    }
+
+    /// Stops the group after a checkpoint of everything applied.
+    pub async fn stop(&self) -> io::Result<()> {
+        let saved = self
+            .raft
+            .with_state_machine(|machine: &mut Machine| Box::pin(async move { machine.checkpoint().await }))
+            .await
+            .map_err(io_error)?;
+        self.raft.shutdown().await.map_err(io_error)?;
+        saved
+    }
+}
+
+/// Prepares an empty data directory to continue a history at `state`: the log begins after it, in a later term.
+///
+/// Durable when it returns, except for the WAL's records, which `completion` reports.
+pub fn seed(around: &Surroundings, state: ShardState) -> io::Result<Vec<Record>> {
+    let Some(last) = state.applied() else { return Ok(Vec::new()) };
+    let shard = state.shard();
+    let membership = sole_voter(around.node.get(), Some(last));
+    Checkpoint { state, membership }.save(&*around.disk, &around.checkpoints)?;
+    Ok(vec![
+        Record::Purged { shard, id: last },
+        Record::Vote { shard, bytes: seeded_vote(around.node.get(), last.term) },
+    ])
+}
+
+/// Refuses a checkpoint and a log that do not meet.
+fn check_recoverable(state: &ShardState, purged: Option<EntryId>, last: Option<EntryId>) -> io::Result<()> {
+    let shard = state.shard();
+    let refuse = |reason: String| Err(io::Error::new(io::ErrorKind::InvalidData, reason));
+    let end = last.max(purged).map_or(Index::ZERO, |id| id.index.next());
+    let first = purged.map_or(Index::ZERO, |id| id.index.next());
+    if state.end() > end {
+        return refuse(format!(
+            "shard {shard}: its checkpoint ends at index {}, its log already at {end}: the log has lost entries. Run \
+             `duramen-restore repair --data DIR`",
+            state.end()
+        ));
+    }
+    if state.end() < first {
+        return refuse(format!(
+            "shard {shard}: its log begins at index {first} and its checkpoint ends at {}: entries between are not \
+             here. Run `duramen-restore repair --data DIR`",
+            state.end()
+        ));
+    }
+    Ok(())
+}
+
+fn config() -> io::Result<Config> {
+    Config {
+        cluster_name: "duramen".to_owned(),
+        heartbeat_interval: 100,
+        election_timeout_min: 300,
+        election_timeout_max: 500,
+        snapshot_policy: SnapshotPolicy::Never,
+        max_in_snapshot_log_to_keep: 0,
+        enable_pre_vote: Some(true),
+        // A leader that resumed its old term after a crash could give an id that a follower holds to another entry.
+        enable_leader_restore: Some(false),
+        ..Config::default()
+    }
+    .validate()
+    .map_err(io_error)
+}
+
+/// Waits until this node leads and the first entry of its term is applied.
+async fn lead(raft: &openraft::Raft<ShardRaft, Machine>) -> io::Result<()> {
+    raft.wait(Some(std::time::Duration::from_secs(60)))
+        .metrics(
+            |metrics| {
+                metrics.state == openraft::ServerState::Leader
+                    && metrics.last_applied.as_ref().is_some_and(|id| {
+                        id.committed_leader_id().term == metrics.current_term
+                            && Some(id.index()) >= metrics.last_log_index
+                    })
+            },
+            "this node leads and has applied its term's first entry",
+        )
+        .await
+        .map(|_| ())
+        .map_err(io_error)
+}

@@ -1,0 +1,99 @@
+//! What a node shows of itself, as the operators' pages serialise it.
+
+use serde::Serialize;
+use utoipa::ToSchema;
+
+/// The verdict of a check, from best to worst.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, ToSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum Condition {
+    Ok,
+    Degraded,
+    Unhealthy,
+}
+
+/// One check with how long it took and what it found.
+#[derive(Debug, Clone, Serialize, ToSchema)]
+pub struct Check {
+    pub name: &'static str,
+    pub condition: Condition,
+    pub duration_seconds: f64,
+    /// What was found, and what to do where it is not `ok`.
+    pub detail: String,
+}
+
+/// The worst condition of all checks, and each of them.
+#[derive(Debug, Clone, Serialize, ToSchema)]
+pub struct Health {
+    pub condition: Condition,
+    pub checks: Vec<Check>,
+}
+
+/// A node in one page.
+#[derive(Debug, Clone, Serialize, ToSchema)]
+pub struct Status {
+    pub version: String,
+    pub node: u64,
+    pub cluster: String,
+    pub branch: String,
+    pub data: String,
+    pub archive: Option<String>,
+    pub uptime_seconds: f64,
+    /// The node's hybrid time, microseconds since 1970.
+    pub time: u64,
+    pub shards: Vec<ShardStatus>,
+    pub disk: DiskStatus,
+}
+
+/// One shard's watermarks; each is an exclusive end.
+#[derive(Debug, Clone, Serialize, ToSchema)]
+pub struct ShardStatus {
+    pub shard: u16,
+    pub term: u64,
+    pub leader: bool,
+    pub streams: usize,
+    pub flushed: u64,
+    pub committed: u64,
+    pub applied: u64,
+    pub archived: u64,
+    /// The first index that local segments still hold.
+    pub local_first: u64,
+    /// The effective time of the last applied entry, microseconds since 1970.
+    pub time: u64,
+}
+
+/// The local disk.
+#[derive(Debug, Clone, Serialize, ToSchema)]
+pub struct DiskStatus {
+    pub segments: usize,
+    pub bytes: u64,
+    pub available_bytes: u64,
+    /// Appends are refused because only the reserve is left.
+    pub full: bool,
+}
+
+/// How far the archive is.
+#[derive(Debug, Clone, Serialize, ToSchema)]
+pub struct ArchiveStatus {
+    pub url: String,
+    pub branch: String,
+    pub reachable: bool,
+    pub last_error: Option<String>,
+    /// Entries committed and not yet archived, over all shards.
+    pub lag_entries: u64,
+    pub lag_bytes: u64,
+    /// Age of the oldest user entry not yet archived.
+    pub lag_seconds: f64,
+    /// Every shard is closed through this hybrid time (microseconds since 1970): `--latest` restores to here.
+    pub closed_through: Option<u64>,
+    pub shards: Vec<ArchivedShard>,
+}
+
+#[derive(Debug, Clone, Serialize, ToSchema)]
+pub struct ArchivedShard {
+    pub shard: u16,
+    pub archived: u64,
+    pub committed: u64,
+    pub manifest: Option<u64>,
+    pub snapshot: Option<u64>,
+}

@@ -1,0 +1,73 @@
+//! What a node shows, in the model's words.
+
+use anyhow::Result;
+use duramen::api::{Code, ReadFrom, ReadRequest};
+use duramen::Node;
+use duramen_types::batch::{Batch, normalise};
+use duramen_types::{HybridTime, TenantName};
+
+use super::history::stream_ref;
+use super::model::{Log, Seen};
+
+/// The log as it is now, cursors and configuration included.
+pub async fn now(node: &Node) -> Result<Log> {
+    let tenant = TenantName::parse("default")?;
+    let page = node.list_streams(&tenant, "", None, 1000).await?;
+    let mut log = Log::new();
+    for info in page.streams {
+        let name = info.stream.name.as_str().to_owned();
+        let values = read(node, &name, None).await?;
+        let cursors = node.cursors(&info.stream).await?;
+        let seen = Seen {
+            first: info.first.get(),
+            next: info.next.get(),
+            values,
+            retention_bytes: info.config.retention.bytes,
+            cursors: cursors.into_iter().map(|c| (c.cursor.as_str().to_owned(), c.offset.get())).collect(),
+        };
+        log.insert(name, seen);
+    }
+    Ok(log)
+}
+
+/// The values that each existing stream held at `time`: all that a read can show of the past.
+pub async fn as_of(node: &Node, time: HybridTime, streams: Vec<String>) -> Result<Vec<(String, Vec<String>)>> {
+    let mut found = Vec::new();
+    for name in streams {
+        match read(node, &name, Some(time)).await {
+            Ok(values) => found.push((name, values)),
+            Err(error) if unknown(&error) => {}
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(found)
+}
+
+fn unknown(error: &anyhow::Error) -> bool {
+    error.downcast_ref::<duramen::api::Error>().is_some_and(|error| error.code == Code::UnknownStream)
+}
+
+async fn read(node: &Node, name: &str, as_of: Option<HybridTime>) -> Result<Vec<String>> {
+    let request = ReadRequest {
+        stream: stream_ref(name),
+        from: ReadFrom::Earliest,
+        max_records: None,
+        max_bytes: None,
+        follow: false,
+        as_of,
+        seen: HybridTime::ZERO,
+    };
+    let mut session = node.read(request).await?;
+    let mut values = Vec::new();
+    while let Some(served) = session.next().await {
+        let served = served?;
+        let (base, bytes) = normalise(served.batch.clone())?;
+        for record in &Batch::from_trusted(bytes)?.records(base)? {
+            let record = record?;
+            if record.offset >= served.from && record.offset < served.end {
+                values.push(String::from_utf8(record.value.unwrap_or_default().to_vec())?);
+            }
+        }
+    }
+    Ok(values)
+}
