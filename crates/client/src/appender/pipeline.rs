@@ -291,8 +291,8 @@ impl Pipeline {
         let drain = self.drain(error.retry_after());
         if is_patient && (is_forgotten || error.is_retryable()) {
             drain.new_epoch |= is_forgotten;
-            batch.is_adrift |= error.may_have_had_effect();
             batch.has_copies |= error.may_have_had_effect();
+            batch.is_adrift = batch.has_copies;
             self.keep(batch);
             return Ok(None);
         }
@@ -308,7 +308,13 @@ impl Pipeline {
     /// or what can't be sent again.
     pub(super) fn resume(&mut self) -> Option<(Duration, Vec<Done>)> {
         let drain = self.drain.filter(|_| self.in_flight.is_empty() && !self.is_front_adrift())?;
-        if drain.new_epoch && self.again.iter().any(|batch| batch.is_adrift) {
+        let mut in_doubt = false;
+        for batch in &mut self.again {
+            // Where one before it may be appended yet, so may its own copies after that.
+            batch.is_adrift |= in_doubt && batch.has_copies;
+            in_doubt |= batch.is_adrift;
+        }
+        if drain.new_epoch && in_doubt {
             // Only under its old stamp is it safe to ask again about a batch that may have been appended.
             let (adrift, rest) =
                 std::mem::take(&mut self.again).into_iter().partition(|batch| batch.is_adrift);
