@@ -1,5 +1,7 @@
 //! A node in memory, with one stream, that breaks connections and refuses appends on command.
 
+#![expect(clippy::result_large_err, reason = "the error is the message that a node sends")]
+
 use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::net::SocketAddr;
 use std::pin::Pin;
@@ -27,12 +29,15 @@ pub enum Fault {
     Break,
 }
 
+/// Sequence, count and first offset of a batch.
+type Remembered = (u32, u32, u64);
+
 /// The stream, as the state machine keeps it.
 #[derive(Debug, Default)]
 pub struct FakeLog {
     pub batches: Vec<(u64, Batch)>,
     pub tail: u64,
-    producers: HashMap<u64, (u16, VecDeque<(u32, u32, u64)>)>,
+    producers: HashMap<u64, (u16, VecDeque<Remembered>)>,
 }
 
 impl FakeLog {
