@@ -15,7 +15,7 @@ use super::directory::{
 use super::entries::{self, EntryRow, Location};
 use super::error::SegmentError;
 use super::format::{LEAD, SegmentIdentity};
-use super::part::Part;
+use super::part::length;
 use super::source::RangeSource;
 use super::streams::StreamRow;
 use super::trailer::{Extent, Trailer};
@@ -139,6 +139,86 @@ impl SegmentIndex {
         Ok(block)
     }
 
+    /// The size of a decoded block, without its rows.
+    pub(crate) fn block_size(&self, number: u32) -> usize {
+        self.blocks.get(length(number)).map_or(0, |block| length(block.part.raw))
+    }
+
+    /// Neighbouring blocks of `numbers`, together as far as `limit` stored bytes go.
+    pub(crate) fn block_runs(&self, numbers: impl IntoIterator<Item = u32>, limit: u64) -> Vec<Range<u32>> {
+        let mut runs: Vec<Range<u32>> = Vec::new();
+        for number in numbers {
+            let end = number.saturating_add(1);
+            match runs.last_mut() {
+                Some(run) if run.end == number && span(&self.block_range(run.start..end)) <= limit => run.end = end,
+                Some(_) | None => runs.push(number..end),
+            }
+        }
+        runs
+    }
+
+    /// Decodes neighbouring blocks, which were read together.
+    pub(crate) fn decode_blocks(
+        &self,
+        numbers: Range<u32>,
+        stored: &Bytes,
+    ) -> Result<Vec<(u32, Block)>, SegmentError> {
+        let start = self.block_range(numbers.clone()).start;
+        numbers
+            .map(|number| {
+                let range = self.block_range(number..number.saturating_add(1));
+                let bytes = slice(stored, start, &range).unwrap_or_default();
+                self.decode_block(number, bytes).map(|block| (number, block))
+            })
+            .collect()
+    }
+
+    /// Entry pages of `numbers`, together as far as `limit` stored bytes go.
+    pub(crate) fn entry_page_runs(&self, numbers: Range<usize>, limit: u64) -> Vec<Range<usize>> {
+        let mut runs: Vec<Range<usize>> = Vec::new();
+        for number in numbers {
+            let end = number.saturating_add(1);
+            match runs.last_mut() {
+                Some(run) if span(&self.entry_page_range(run.start..end)) <= limit => run.end = end,
+                Some(_) | None => runs.push(number..end),
+            }
+        }
+        runs
+    }
+
+    fn entry_page_range(&self, numbers: Range<usize>) -> Range<u64> {
+        let pages = self.entry_pages.get(numbers).unwrap_or_default();
+        match (pages.first(), pages.last()) {
+            (Some(first), Some(last)) => first.part.position..last.part.end(),
+            _ => 0..0,
+        }
+    }
+
+    /// Decodes neighbouring entry pages, which were read together.
+    pub(crate) fn decode_entry_pages(
+        &self,
+        numbers: Range<usize>,
+        stored: &Bytes,
+    ) -> Result<Vec<EntryRow>, SegmentError> {
+        let start = self.entry_page_range(numbers.clone()).start;
+        let mut entries = Vec::new();
+        for number in numbers {
+            let range = self.entry_pages.get(number).map(|page| page.part.range()).unwrap_or_default();
+            entries.extend(self.decode_entry_page(number, slice(stored, start, &range).unwrap_or_default())?);
+        }
+        Ok(entries)
+    }
+
+    fn decode_entry_page(&self, number: usize, stored: Bytes) -> Result<Vec<EntryRow>, SegmentError> {
+        let part = format!("entry page {number}");
+        let Some(page) = self.entry_pages.get(number) else {
+            return Err(self.altered(part, "there is no such page"));
+        };
+        let raw = page.part.open("entry page", stored);
+        let rows = raw.and_then(|raw| entries::decode_page(&raw, page.first, page.entries));
+        rows.map_err(|cause| damaged(&self.name, &part, cause))
+    }
+
     pub(super) fn block_entries(&self) -> &[BlockEntry] {
         &self.blocks
     }
@@ -151,10 +231,10 @@ impl SegmentIndex {
         SegmentError::Altered { object: self.name.clone(), part: part.into(), reason: reason.into() }
     }
 
-    /// The part's stored bytes if the tail has them.
-    fn in_tail(&self, part: &Part) -> Option<Bytes> {
+    /// The bytes of `range` if the tail has them.
+    fn in_tail(&self, range: &Range<u64>) -> Option<Bytes> {
         let len = u64::try_from(self.tail.len()).ok()?;
-        slice(&self.tail, self.trailer.object.checked_sub(len)?, &part.range())
+        slice(&self.tail, self.trailer.object.checked_sub(len)?, range)
     }
 }
 
@@ -242,14 +322,13 @@ impl SegmentReader {
 
     /// Reads entry page `number`: about 128 KiB of entries in index order.
     pub async fn entry_page(&self, number: usize) -> Result<Vec<EntryRow>, SegmentError> {
-        let part = format!("entry page {number}");
-        let Some(page) = self.index.entry_pages.get(number) else {
-            return Err(self.index.altered(part, "there is no such page"));
-        };
-        let stored = self.stored(&page.part).await?;
-        let raw = page.part.open("entry page", stored);
-        let rows = raw.and_then(|raw| entries::decode_page(&raw, page.first, page.entries));
-        rows.map_err(|cause| damaged(&self.index.name, &part, cause))
+        let stored = self.read_entry_pages(number..number.saturating_add(1)).await?;
+        self.index.decode_entry_page(number, stored)
+    }
+
+    /// The stored bytes of neighbouring entry pages.
+    pub(crate) async fn read_entry_pages(&self, numbers: Range<usize>) -> Result<Bytes, SegmentError> {
+        self.stored(self.index.entry_page_range(numbers)).await
     }
 
     /// Reads stream page `number`: about 480 rows by stream and offset.
@@ -258,7 +337,7 @@ impl SegmentReader {
         let Some(page) = self.index.stream_pages.get(number) else {
             return Err(self.index.altered(part, "there is no such page"));
         };
-        let stored = self.stored(&page.part).await?;
+        let stored = self.stored(page.part.range()).await?;
         let raw = page.part.open("stream page", stored);
         let rows = raw.and_then(|raw| StreamRow::decode_page(&raw, page.rows));
         let rows = rows.map_err(|cause| damaged(&self.index.name, &part, cause))?;
@@ -337,12 +416,16 @@ impl SegmentReader {
             .map_err(|cause| damaged(&self.index.name, &format!("entry {index}"), cause))
     }
 
-    async fn stored(&self, part: &Part) -> Result<Bytes, SegmentError> {
-        match self.index.in_tail(part) {
+    async fn stored(&self, range: Range<u64>) -> Result<Bytes, SegmentError> {
+        match self.index.in_tail(&range) {
             Some(bytes) => Ok(bytes),
-            None => self.source.read(part.range()).await,
+            None => self.source.read(range).await,
         }
     }
+}
+
+const fn span(range: &Range<u64>) -> u64 {
+    range.end.saturating_sub(range.start)
 }
 
 fn trailer_len() -> u64 {

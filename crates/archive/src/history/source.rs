@@ -1,0 +1,51 @@
+//! Where a segment's bytes come from: the local mirror if it has them, else the object store.
+
+use std::io;
+use std::ops::Range;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use futures::future::BoxFuture;
+
+use super::Inner;
+use crate::{FileSource, ObjectKey, RangeSource, SegmentError, Store};
+
+/// An object in the archive's store.
+#[derive(Debug)]
+struct StoreSource {
+    store: Store,
+    key: ObjectKey,
+    name: String,
+}
+
+impl RangeSource for StoreSource {
+    fn name(&self) -> &str {
+        &self.name
+    }
+
+    fn read(&self, range: Range<u64>) -> BoxFuture<'_, Result<Bytes, SegmentError>> {
+        Box::pin(async move {
+            if range.is_empty() {
+                return Ok(Bytes::new());
+            }
+            Ok(self.store.get_range(&self.key, range).await?)
+        })
+    }
+}
+
+/// The object's source; a mirror that holds the object but can't be read is an error, not a reason to go elsewhere.
+pub(super) fn open(inner: &Inner, key: &ObjectKey) -> Result<Arc<dyn RangeSource>, SegmentError> {
+    let name = key.to_string();
+    if let Some(mirror) = &inner.options.mirror {
+        let path = mirror.join(&name);
+        match FileSource::open(&path) {
+            Ok(file) => return Ok(Arc::new(file)),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+            Err(error) => {
+                let object = path.display().to_string();
+                return Err(SegmentError::Local { object, range: 0..0, reason: error.to_string() });
+            }
+        }
+    }
+    Ok(Arc::new(StoreSource { store: inner.store.clone(), key: key.clone(), name }))
+}
