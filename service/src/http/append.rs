@@ -1,13 +1,15 @@
 //! Appending records.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use axum::Json;
-use axum::extract::{DefaultBodyLimit, FromRequest, Request, State};
+use axum::extract::{DefaultBodyLimit, Request, State};
 use axum::http::{HeaderMap, header};
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
 use duramen_types::batch::Record;
 use duramen_types::{Acknowledgement, FencingToken, HybridTime, Offset, Producer, ProducerId};
+use futures::StreamExt as _;
 use serde::{Deserialize, Serialize};
 use utoipa::{IntoParams, ToSchema};
 
@@ -17,6 +19,9 @@ use super::streams::{Ack, stream_ref};
 use crate::api::{AppendPayload, AppendRequest, Appended, Code, Error};
 use crate::edge::Edge;
 use crate::node::NO_TIMESTAMP;
+
+/// How long the rest of a body that is too large is read.
+const LINGER: Duration = Duration::from_secs(2);
 
 const ACK: &str = "duramen-ack";
 const MATCH_OFFSET: &str = "duramen-match-offset";
@@ -106,7 +111,7 @@ pub(super) async fn append_records(
     let declared = headers.get(header::CONTENT_LENGTH).and_then(|length| length.to_str().ok()?.parse().ok());
     let limit = body_limit(&edge);
     let room = edge.receive(declared.map_or(limit, |length: u64| length.min(limit)))?;
-    let body = Bytes::from_request(request, &()).await?;
+    let body = receive(request, limit).await?;
     let records = records(&query, &headers, body)?;
     let request = AppendRequest {
         stream,
@@ -127,6 +132,36 @@ pub(super) async fn append_records(
 /// The largest body: the largest batch, with room for what JSON and Base64 add.
 pub(super) fn body_limit(edge: &Edge) -> u64 {
     edge.config.log.batch_limit.as_u64().saturating_mul(2)
+}
+
+/// The whole body, or the error that it is too large.
+///
+/// Of a body that is too large some more is read and dropped: a client that is still sending when the connection
+/// closes may never see the answer.
+async fn receive(request: Request, limit: u64) -> Result<Bytes, Failure> {
+    let limit = usize::try_from(limit).unwrap_or(usize::MAX);
+    let mut chunks = request.into_body().into_data_stream();
+    let mut body = BytesMut::new();
+    while let Some(chunk) = chunks.next().await {
+        let chunk =
+            chunk.map_err(|error| Failure::invalid(format!("the body could not be read: {error}")))?;
+        if body.len().saturating_add(chunk.len()) > limit {
+            let drop_rest = async {
+                let mut dropped = 0_usize;
+                while let Some(Ok(chunk)) = chunks.next().await {
+                    dropped = dropped.saturating_add(chunk.len());
+                    if dropped > limit {
+                        break;
+                    }
+                }
+            };
+            // Whether it ended, was cut or took too long: the answer is the same.
+            let _ = tokio::time::timeout(LINGER, drop_rest).await;
+            return Err(Failure::body_too_large());
+        }
+        body.extend_from_slice(&chunk);
+    }
+    Ok(body.freeze())
 }
 
 /// [`body_limit`] as the extractors obey it.

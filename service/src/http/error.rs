@@ -104,6 +104,11 @@ impl Failure {
         Error::new(Code::InvalidArgument, message).into()
     }
 
+    pub(super) fn body_too_large() -> Self {
+        let message = "the body is larger than this node takes (twice log.batch_limit): send less at once";
+        Error::new(Code::BatchTooLarge, message).into()
+    }
+
     /// The same error under another status, for what HTTP itself has a word for.
     pub(crate) const fn with_status(mut self, status: StatusCode) -> Self {
         self.status = Some(status);

@@ -12,7 +12,6 @@ use std::time::Duration;
 use duramen::Node;
 use duramen::config::Config;
 use duramen::server::{Listeners, Serving};
-use duramen::telemetry::Metrics;
 use duramen_proto::v1::log_client::LogClient;
 use reqwest::{Client, RequestBuilder, StatusCode};
 use serde_json::Value;
@@ -49,7 +48,8 @@ impl TestNode {
         let config = Arc::new(config);
         let listeners = Listeners::bind(&config.listen).await.unwrap();
         let node = Node::start(&config).await.unwrap();
-        let serving = listeners.serve(node.clone(), config, Arc::new(Metrics::new())).await.unwrap();
+        let metrics = Arc::clone(node.metrics());
+        let serving = listeners.serve(node.clone(), config, metrics).await.unwrap();
         let log = LogClient::connect(format!("http://{}", serving.clients())).await.unwrap();
         Self { node, serving, client: Client::new(), log, _directory: directory }
     }
