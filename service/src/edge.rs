@@ -153,3 +153,30 @@ pub(crate) fn open_batch(served: &ReadBatch) -> Result<Records> {
 pub(crate) fn damaged(served: &ReadBatch, error: &duramen_types::batch::Error) -> Error {
     Error::new(Code::Corruption, format!("the batch at offset {} can't be decoded: {error}", served.base))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const SHORT: Option<Duration> = Some(Duration::from_millis(1));
+
+    #[tokio::test]
+    async fn beyond_its_deadline_a_change_has_an_unknown_outcome() {
+        let error = changing(SHORT, std::future::pending::<Result<()>>()).await.unwrap_err();
+        assert_eq!(error.code, Code::UnknownOutcome);
+        assert!(wire_code(error.code).may_have_had_effect());
+    }
+
+    #[tokio::test]
+    async fn beyond_its_deadline_a_look_has_changed_nothing() {
+        let error = looking(SHORT, std::future::pending::<Result<()>>()).await.unwrap_err();
+        assert_eq!(error.code, Code::Unavailable);
+        assert!(!wire_code(error.code).may_have_had_effect());
+    }
+
+    #[tokio::test]
+    async fn within_its_deadline_an_operation_keeps_its_answer() {
+        assert_eq!(changing(Some(Duration::from_secs(60)), async { Ok(7) }).await.ok(), Some(7));
+        assert_eq!(looking(None, async { Ok(7) }).await.ok(), Some(7));
+    }
+}

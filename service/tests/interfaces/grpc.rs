@@ -174,19 +174,6 @@ async fn a_failed_call_carries_its_error_and_the_hybrid_time() {
 }
 
 #[tokio::test]
-async fn an_append_beyond_its_deadline_has_an_unknown_outcome() {
-    let mut node = TestNode::start().await;
-    let mut request = Request::new(append("s", &["a"]));
-    request.metadata_mut().insert("grpc-timeout", "1n".parse().unwrap());
-    let status = node.log.append(request).await.unwrap_err();
-    assert_eq!(status.code(), Code::DeadlineExceeded);
-    let error = error_of(&status).unwrap();
-    assert_eq!(error.known_code(), Some(ErrorCode::UnknownOutcome));
-    assert!(error.may_have_had_effect && error.retryable);
-    node.stop().await;
-}
-
-#[tokio::test]
 async fn management_calls_do_what_they_say() {
     let mut node = TestNode::start().await;
     let named = |name: &str| v1::CreateStreamRequest {
