@@ -1,0 +1,175 @@
+//! Runs the commands.
+
+use std::fs::File;
+use std::io::{BufWriter, Write};
+use std::path::Path;
+use std::sync::Arc;
+
+use duramen_archive::{BranchView, Depth, Random, Store};
+use duramen_client::when;
+use duramen_restore::{
+    BranchOptions, Error, ExportFormat, HydrateOptions, Position, RepairOptions, Streams, Target, VerifyOptions,
+};
+use duramen_types::{Clock, HybridTime, SystemClock};
+
+use super::args::{Cli, Command, Common, FormatArg, HoldCommand, TargetArgs};
+use super::print;
+use super::progress::Progress;
+use super::{Failure, Outcome};
+
+type Result<T = Outcome> = std::result::Result<T, Failure>;
+
+pub(crate) async fn run(cli: Cli) -> Result {
+    let Cli { common, command } = cli;
+    let clock: Arc<dyn Clock> = Arc::new(SystemClock::new());
+    let Some(url) = &common.archive else {
+        return Err(Failure::Usage("which archive? give --archive URL, or set DURAMEN_ARCHIVE".to_owned()));
+    };
+    let store = Store::open(url, &common.store_options(), Arc::clone(&clock), Random::from_system()).await?;
+    let now = clock.now();
+    match command {
+        Command::List => {
+            let listing = duramen_restore::list(&store).await?;
+            print::show(&common, &listing, || print::listing(&listing));
+            Ok(Outcome::Done)
+        }
+        Command::Plan { target } => {
+            let target = wanted(&target, now)?;
+            let view = BranchView::open(&store, &common.branch).await?;
+            let plan = duramen_restore::plan(&view, &target).await?;
+            print::show(&common, &plan, || print::plan(&plan));
+            Ok(Outcome::Done)
+        }
+        Command::Branch { name, target, dry_run } => {
+            let target = wanted(&target, now)?;
+            let options = BranchOptions { dry_run, ..BranchOptions::default() };
+            let report =
+                duramen_restore::branch(&store, &common.branch, name.as_ref(), &target, &options).await?;
+            print::show(&common, &report, || print::branch(&report, dry_run));
+            Ok(Outcome::Done)
+        }
+        Command::Hydrate { to, target, node_id, new_branch, dry_run } => {
+            let progress = Progress::new("downloading");
+            let mut options = HydrateOptions::new(node_id);
+            options.branch = new_branch;
+            options.parallelism = common.parallelism.unwrap_or(options.parallelism);
+            options.dry_run = dry_run;
+            options.observer = progress.observer.clone();
+            let report = match chosen(&target, now)? {
+                Some(target) => {
+                    duramen_restore::hydrate(&store, &common.branch, &target, &to, &options).await?
+                }
+                None => duramen_restore::resume(&store, &to, &options).await?,
+            };
+            drop(progress);
+            print::show(&common, &report, || print::hydrated(&report, &to, dry_run));
+            Ok(Outcome::Done)
+        }
+        Command::Verify { quick: _, full, since, dry_run } => {
+            let progress = Progress::new("verifying");
+            let mut options = VerifyOptions::new(if full { Depth::Full } else { Depth::Quick });
+            options.since = since;
+            options.parallelism = common.parallelism.unwrap_or(options.parallelism);
+            options.record = !dry_run;
+            options.observer = progress.observer.clone();
+            let report = duramen_restore::verify(&store, &common.branch, &options).await?;
+            drop(progress);
+            print::show(&common, &report, || print::verified(&report));
+            Ok(if report.is_clean() { Outcome::Done } else { Outcome::Damage })
+        }
+        Command::Export { stream, all: _, tenant, format, output, target } => {
+            let target = wanted(&target, now)?;
+            let streams = stream.map_or(Streams::All, |stream| Streams::One { tenant, stream });
+            export(&common, &store, &target, &streams, format, output.as_deref()).await
+        }
+        Command::Show { key } => {
+            let value = duramen_restore::show(&store, &key).await?;
+            print::json(&value);
+            Ok(Outcome::Done)
+        }
+        Command::Check => {
+            let checked = duramen_restore::check(&store).await?;
+            print::show(&common, &checked, || print::checked(&checked));
+            if checked.passed() { Ok(Outcome::Done) } else { Err(Failure::Other("the store did not pass".to_owned())) }
+        }
+        Command::Hold { command: HoldCommand::List } => {
+            let holds = duramen_restore::holds(&store).await?;
+            print::show(&common, &holds, || print::holds(&holds, now));
+            Ok(Outcome::Done)
+        }
+        Command::Hold { command: HoldCommand::Release { id } } => {
+            duramen_restore::release_hold(&store, id).await?;
+            print::show(&common, &id, || println!("hold {id} is released"));
+            Ok(Outcome::Done)
+        }
+        Command::Repair { data, dry_run } => {
+            let options = RepairOptions { dry_run, ..RepairOptions::default() };
+            let report = duramen_restore::repair(&store, &data, &options).await?;
+            print::show(&common, &report, || print::repaired(&report));
+            Ok(if report.lost_nothing() { Outcome::Done } else { Outcome::Damage })
+        }
+    }
+}
+
+/// The target, which must be given.
+fn wanted(args: &TargetArgs, now: HybridTime) -> Result<Target> {
+    chosen(args, now)?.ok_or_else(|| {
+        let hint = "where to stop? give --target-time, --target-position, --target-name, --latest or --latest-per-shard";
+        Failure::Usage(hint.to_owned())
+    })
+}
+
+fn chosen(args: &TargetArgs, now: HybridTime) -> Result<Option<Target>> {
+    if let Some(text) = &args.target_time {
+        let time = when::parse(text, now).map_err(|error| Failure::Usage(format!("--target-time: {error}")))?;
+        return Ok(Some(Target::Time(time)));
+    }
+    if let Some(text) = &args.target_position {
+        let read = text.strip_prefix('@').map(|file| {
+            std::fs::read_to_string(file).map_err(|error| Failure::Usage(format!("--target-position: {file}: {error}")))
+        });
+        let text = read.unwrap_or_else(|| Ok(text.clone()))?;
+        let position: Position = text.parse()?;
+        return Ok(Some(Target::Position(position)));
+    }
+    Ok(match (&args.target_name, args.latest, args.latest_per_shard) {
+        (Some(name), ..) => Some(Target::Name(name.clone())),
+        (None, true, _) => Some(Target::Latest),
+        (None, false, true) => Some(Target::LatestPerShard),
+        (None, false, false) => None,
+    })
+}
+
+async fn export(
+    common: &Common,
+    store: &Store,
+    target: &Target,
+    streams: &Streams,
+    format: FormatArg,
+    output: Option<&Path>,
+) -> Result {
+    let format = match format {
+        FormatArg::Jsonl => ExportFormat::Jsonl,
+        FormatArg::JsonlGz => ExportFormat::JsonlGz,
+    };
+    let progress = Progress::new("exporting");
+    let mut out: Box<dyn Write + Send> = match output {
+        Some(path) => {
+            let created = File::create_new(path);
+            let file = created.map_err(|source| Error::Io { action: "create", path: path.to_owned(), source })?;
+            Box::new(BufWriter::new(file))
+        }
+        None => Box::new(BufWriter::new(std::io::stdout())),
+    };
+    let done =
+        duramen_restore::export(store, &common.branch, target, streams, format, &mut *out, &progress.observer);
+    let report = match done.await {
+        // Whoever reads the pipe has enough.
+        Err(Error::Output(error)) if error.kind() == std::io::ErrorKind::BrokenPipe => return Ok(Outcome::Done),
+        done => done?,
+    };
+    drop(progress);
+    let (records, streams, at) = (report.records, report.streams, when::format(report.time));
+    eprintln!("{records} records of {streams} streams as of {at}");
+    Ok(Outcome::Done)
+}

@@ -1,0 +1,224 @@
+//! Downloading: verified as it lands, renamed into place only when all of it is what the manifests say.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use duramen_archive::{BranchView, ObjectKey, SegmentError, ShardView, Store, ViewRow, ViewSnapshot};
+use duramen_types::{ArchiveId, Hash, Index, ShardId};
+use duramen_wal::datadir::DataDir;
+use duramen_wal::durable::Staged;
+use duramen_wal::{Disk, File};
+use futures::stream::{self, StreamExt, TryStreamExt};
+use tokio::sync::Mutex;
+
+use super::{Details, HydrateOptions, MAX_PARALLELISM};
+use crate::object::{DiskSource, open_segment};
+use crate::{Error, Reach, Result, Step};
+
+/// What one request brings.
+const PIECE: u64 = 8 << 20;
+/// How often `restore.json` is written anew.
+const NOTE_EVERY: Duration = Duration::from_secs(2);
+
+/// What was brought, and what was there.
+#[derive(Debug, Clone, Copy, Default)]
+pub(super) struct Fetched {
+    pub fetched: Reach,
+    pub present: Reach,
+}
+
+/// An object to have.
+enum Wanted {
+    Segment(ViewRow),
+    Snapshot(ViewSnapshot),
+}
+
+impl Wanted {
+    fn key(&self) -> ObjectKey {
+        match self {
+            Self::Segment(row) => row.key(),
+            Self::Snapshot(snapshot) => snapshot.key(),
+        }
+    }
+
+    fn bytes(&self) -> u64 {
+        match self {
+            Self::Segment(row) => row.row.bytes,
+            Self::Snapshot(snapshot) => snapshot.row.bytes,
+        }
+    }
+
+    fn hash(&self) -> Hash {
+        match self {
+            Self::Segment(row) => row.row.hash,
+            Self::Snapshot(snapshot) => snapshot.row.hash,
+        }
+    }
+
+    fn reach(&self) -> Reach {
+        let (segments, snapshots) = match self {
+            Self::Segment(_) => (1, 0),
+            Self::Snapshot(_) => (0, 1),
+        };
+        Reach { segments, snapshots, bytes: self.bytes() }
+    }
+}
+
+/// Brings every object that the branch reaches into `hydrated/`.
+pub(super) async fn fetch(
+    view: &BranchView,
+    dir: &DataDir,
+    details: &Details,
+    options: &HydrateOptions,
+) -> Result<Fetched> {
+    let total = details.plan.reach.unwrap_or_default();
+    options.observer.tell(Step::Planned { objects: total.objects(), bytes: total.bytes });
+    let work = Work {
+        store: view.store().clone(),
+        archive: view.identity().archive,
+        disk: Arc::clone(dir.disk()),
+        hydrated: dir.hydrated(),
+        options,
+        dir,
+        details,
+        progress: Mutex::new((Fetched::default(), view.store().clock().monotonic())),
+    };
+    let mut shards = Vec::new();
+    for shard in view.shard_ids() {
+        shards.push((shard, view.shard(shard).await?));
+    }
+    let wanted = stream::iter(shards.into_iter().map(Ok)).and_then(async |(shard, rows)| {
+        let end = details.plan.shards.iter().find(|planned| planned.shard == shard).map(|planned| planned.cut.end);
+        objects(shard, rows, end.unwrap_or_default()).await
+    });
+    let parallelism = options.parallelism.clamp(1, MAX_PARALLELISM);
+    wanted.try_flatten().try_for_each_concurrent(parallelism, |wanted| work.have(wanted)).await?;
+    let (fetched, _) = work.progress.into_inner();
+    Ok(fetched)
+}
+
+/// The objects of one shard that hold its history before `end`, in order; one manifest page in memory.
+async fn objects(
+    _shard: ShardId,
+    rows: ShardView,
+    end: Index,
+) -> Result<impl futures::Stream<Item = Result<Wanted>>> {
+    let snapshot = rows.snapshot_at(end).await?.map(|snapshot| Ok(Wanted::Snapshot(snapshot)));
+    let cursor = rows.cursor(Index::ZERO, None);
+    let segments = stream::try_unfold(cursor, move |mut cursor| async move {
+        let row = cursor.next().await?.filter(|row| row.visible.start < end);
+        Ok(row.map(|row| (Wanted::Segment(row), cursor)))
+    });
+    Ok(stream::iter(snapshot).chain(segments))
+}
+
+struct Work<'a> {
+    store: Store,
+    archive: ArchiveId,
+    disk: Arc<dyn Disk>,
+    hydrated: PathBuf,
+    options: &'a HydrateOptions,
+    dir: &'a DataDir,
+    details: &'a Details,
+    progress: Mutex<(Fetched, Duration)>,
+}
+
+impl Work<'_> {
+    /// Makes sure that the object is there under its name, which it gets only when it is whole and verified.
+    async fn have(&self, wanted: Wanted) -> Result<()> {
+        let path = self.hydrated.join(wanted.key().to_string());
+        if self.is_present(&path, wanted.bytes()).await? {
+            self.options.observer.tell(Step::Done { objects: 1, bytes: wanted.bytes() });
+            return self.count(&wanted, false).await;
+        }
+        let staged = self.stage(&path).await?;
+        let hash = self.download(&wanted, staged.file()).await?;
+        if hash != wanted.hash() {
+            return Err(Error::Altered {
+                key: wanted.key().to_string(),
+                url: Arc::clone(self.store.url()),
+                reason: format!("its hash is {hash}, {} was expected", wanted.hash()),
+            });
+        }
+        if let Wanted::Segment(row) = &wanted {
+            self.verify(row, staged.file()).await?;
+        }
+        blocking(&path, "store", move || staged.publish()).await?;
+        self.options.observer.tell(Step::Done { objects: 1, bytes: 0 });
+        self.count(&wanted, true).await
+    }
+
+    async fn is_present(&self, path: &Path, bytes: u64) -> Result<bool> {
+        let (disk, at) = (Arc::clone(&self.disk), path.to_owned());
+        let found = move || match disk.open_read(&at) {
+            Ok(file) => file.len().map(|len| len == bytes),
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(false),
+            Err(error) => Err(error),
+        };
+        blocking(path, "look at", found).await
+    }
+
+    async fn stage(&self, path: &Path) -> Result<Staged> {
+        let (disk, at) = (Arc::clone(&self.disk), path.to_owned());
+        let create = move || {
+            if let Some(folder) = at.parent() {
+                disk.create_dir(folder)?;
+            }
+            Staged::create(disk, &at)
+        };
+        blocking(path, "create", create).await
+    }
+
+    /// Writes the object to `file` piece by piece; returns the hash of all of it.
+    async fn download(&self, wanted: &Wanted, file: &File) -> Result<Hash> {
+        let key = wanted.key();
+        let mut hasher = blake3::Hasher::new();
+        let mut at = 0_u64;
+        while at < wanted.bytes() {
+            let end = wanted.bytes().min(at.saturating_add(PIECE));
+            let piece: Bytes = self.store.get_range(&key, at..end).await?;
+            hasher.update(&piece);
+            let (file, length) = (Arc::clone(file), end.saturating_sub(at));
+            blocking(&self.hydrated.join(key.to_string()), "write", move || file.write_all_at(&piece, at)).await?;
+            self.options.observer.tell(Step::Done { objects: 0, bytes: length });
+            at = end;
+        }
+        Ok(Hash::from_bytes(hasher.finalize().into()))
+    }
+
+    /// Proves chain, blocks and batches of what was written, read back from the disk's cache.
+    async fn verify(&self, row: &ViewRow, file: &File) -> Result<(), SegmentError> {
+        let source = DiskSource { name: row.key().to_string(), file: Arc::clone(file) };
+        open_segment(Arc::new(source), self.archive, row).await?.verify_full().await
+    }
+
+    async fn count(&self, wanted: &Wanted, fetched: bool) -> Result<()> {
+        let mut progress = self.progress.lock().await;
+        let (done, noted) = &mut *progress;
+        let side = if fetched { &mut done.fetched } else { &mut done.present };
+        *side = side.plus(wanted.reach());
+        let now = self.store.clock().monotonic();
+        if now.saturating_sub(*noted) < NOTE_EVERY {
+            return Ok(());
+        }
+        *noted = now;
+        let all = done.fetched.plus(done.present);
+        let total = self.details.plan.reach.unwrap_or_default();
+        let text = format!("{} of {} objects are downloaded and verified", all.objects(), total.objects());
+        super::note(self.dir, &self.store, self.details, text)
+    }
+}
+
+async fn blocking<T: Send + 'static>(
+    path: &Path,
+    action: &'static str,
+    run: impl FnOnce() -> std::io::Result<T> + Send + 'static,
+) -> Result<T> {
+    match tokio::task::spawn_blocking(run).await {
+        Ok(Ok(value)) => Ok(value),
+        Ok(Err(source)) => Err(Error::Io { action, path: path.to_owned(), source }),
+        Err(error) => Err(Error::Interrupted(error.to_string())),
+    }
+}

@@ -1,0 +1,278 @@
+//! Proves an archive: everything that a branch's history consists of, its ancestors' parts included.
+//!
+//! The manifests themselves drive it, number by number from the first, so that one damaged object does not hide what
+//! is wrong with the others. What was found is written into the archive as a verdict.
+//!
+//! An object that nothing refers to leaves no trace when it is removed: a hold, a verdict, a checkpoint that a later
+//! one replaced, a closed object. The loss of one loses no history.
+
+mod closed;
+mod part;
+mod replay;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use duramen_archive::{
+    Branch, BranchView, Depth, FormatError, Identity, ObjectKey, Owner, SegmentError, Store, Verdict,
+    VerifiedShard,
+};
+use duramen_types::{BranchName, HybridTime, Index, ShardId};
+use futures::stream::{self, StreamExt};
+use parking_lot::Mutex;
+use serde::Serialize;
+use uuid::Uuid;
+
+use crate::error::is_archive_damage;
+use crate::{Error, Observer, Result, Step};
+
+/// How an archive is verified.
+#[derive(Debug, Clone)]
+pub struct VerifyOptions {
+    /// [`Depth::Quick`]: manifests, checkpoints, pages, closed objects, and the entry tables of all segments, which
+    /// prove the history chain. Anything deeper: every byte of every object, and the state that it adds up to.
+    pub depth: Depth,
+    /// Skip segments and snapshots that the newest clean verdict of at least this depth covers.
+    pub since: bool,
+    /// How many shards are verified at once; each holds up to about 70 MiB.
+    pub parallelism: usize,
+    /// Whether the verdict is written into the archive.
+    pub record: bool,
+    pub observer: Observer,
+}
+
+impl VerifyOptions {
+    /// The defaults at a depth.
+    pub fn new(depth: Depth) -> Self {
+        Self { depth, since: false, parallelism: 2, record: true, observer: Observer::default() }
+    }
+}
+
+/// How a verification came out.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct VerifyReport {
+    pub verdict: Verdict,
+    /// The earlier verdict that it went on from.
+    pub since: Option<Uuid>,
+    /// Where the verdict was written.
+    pub recorded: Option<String>,
+}
+
+impl VerifyReport {
+    /// Whether nothing was found wrong.
+    pub fn is_clean(&self) -> bool {
+        self.verdict.is_clean()
+    }
+}
+
+/// What all shards share.
+pub(crate) struct Context {
+    pub store: Store,
+    pub identity: Identity,
+    pub branch: BranchName,
+    pub owner: Option<Owner>,
+    pub options: VerifyOptions,
+    /// Where an earlier clean verdict ended.
+    pub since: BTreeMap<ShardId, VerifiedShard>,
+    /// The furthest end that an earlier verdict saw, and its key.
+    pub verdict_claims: BTreeMap<ShardId, (Index, String)>,
+    /// The furthest end that a closed object speaks of, and its key; it may be ahead of the archive for a while.
+    pub closed_claims: BTreeMap<ShardId, (Index, String)>,
+    found: Mutex<BTreeSet<(String, String)>>,
+    objects: AtomicU64,
+    bytes: AtomicU64,
+}
+
+impl Context {
+    pub(crate) fn is_full(&self) -> bool {
+        self.options.depth > Depth::Quick
+    }
+
+    pub(crate) fn find(&self, key: impl ToString, problem: impl Into<String>) {
+        self.found.lock().insert((key.to_string(), problem.into()));
+    }
+
+    pub(crate) fn looked_at(&self, bytes: u64) {
+        self.objects.fetch_add(1, Ordering::Relaxed);
+        self.bytes.fetch_add(bytes, Ordering::Relaxed);
+        self.options.observer.tell(Step::Done { objects: 1, bytes });
+    }
+
+    /// Takes an error for a finding if it speaks of damage; any other ends the verification.
+    pub(crate) fn absorb<T>(&self, key: &ObjectKey, result: duramen_archive::Result<T>) -> Result<Option<T>> {
+        match result {
+            Ok(value) => Ok(Some(value)),
+            Err(error) if is_archive_damage(&error) || matches!(error, duramen_archive::Error::NotSupported { .. }) => {
+                self.find(named(&error).unwrap_or_else(|| key.to_string()), plain(&error));
+                Ok(None)
+            }
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    pub(crate) fn absorb_segment<T>(&self, key: &ObjectKey, result: Result<T, SegmentError>) -> Result<Option<T>> {
+        match result {
+            Ok(value) => Ok(Some(value)),
+            Err(SegmentError::Store(error)) => self.absorb(key, Err(error)),
+            Err(error @ SegmentError::Interrupted { .. }) => Err(error.into()),
+            Err(error) => {
+                self.find(key, error.to_string());
+                Ok(None)
+            }
+        }
+    }
+
+    /// Decodes an object by its kind; what is wrong with it is found.
+    pub(crate) fn decoded<T>(&self, key: &ObjectKey, result: Result<T, FormatError>) -> Option<T> {
+        result.map_err(|error| self.find(key, plain(&self.store.unreadable(key, error)))).ok()
+    }
+}
+
+/// The object that an error names, other than the one that was asked for.
+fn named(error: &duramen_archive::Error) -> Option<String> {
+    use duramen_archive::Error as E;
+    match error {
+        E::Missing(at) | E::AlteredInStore(at) | E::WrongSize { at, .. } | E::TooLarge { at, .. } => {
+            Some(at.key.to_string())
+        }
+        E::Damaged { key, .. } | E::NotSupported { key, .. } => Some(key.to_string()),
+        _ => None,
+    }
+}
+
+/// An error's own reason, without the key and the archive that a finding names anyway.
+fn plain(error: &duramen_archive::Error) -> String {
+    use duramen_archive::Error as E;
+    match error {
+        E::Missing(_) => "it is missing".to_owned(),
+        E::WrongSize { expected, found, .. } => {
+            format!("it has {found} bytes where {expected} were expected: it was truncated or replaced")
+        }
+        E::Damaged { source, .. } => format!("it is damaged: {source}"),
+        other => other.to_string(),
+    }
+}
+
+/// Verifies `branch` with its ancestors, and records a verdict in the archive.
+///
+/// Damage is no error: it is in the report, each finding with the object that it concerns. An error means that the
+/// archive could not be looked at. Reads only, but for the verdict; safe while nodes write.
+pub async fn verify(store: &Store, branch: &BranchName, options: &VerifyOptions) -> Result<VerifyReport> {
+    let start = store.clock().monotonic();
+    let identity = Identity::open(store).await?;
+    let earlier = Verdict::list(store, HybridTime::ZERO).await?;
+    let earlier: Vec<Verdict> = earlier.into_iter().filter(|verdict| verdict.branch == *branch).collect();
+    let since = earlier
+        .iter()
+        .rev()
+        .find(|verdict| options.since && verdict.is_clean() && verdict.depth >= options.depth.min(Depth::Full))
+        .cloned();
+    let mut context = Context {
+        store: store.clone(),
+        identity,
+        branch: branch.clone(),
+        owner: None,
+        options: options.clone(),
+        since: since.iter().flat_map(|verdict| &verdict.shards).map(|shard| (shard.shard, *shard)).collect(),
+        verdict_claims: claims(&earlier),
+        closed_claims: BTreeMap::new(),
+        found: Mutex::default(),
+        objects: AtomicU64::new(0),
+        bytes: AtomicU64::new(0),
+    };
+    let view = open(&context).await?;
+    if view.is_some() {
+        let key = ObjectKey::Owner(branch.clone());
+        context.owner = context.absorb(&key, Owner::read(store, branch).await)?.flatten();
+        closed::verify(&mut context).await?;
+    }
+    let context = Arc::new(context);
+    let shards = match view {
+        Some(view) => verify_shards(&context, &view).await?,
+        None => Vec::new(),
+    };
+    report(&context, shards, since.map(|verdict| verdict.id), start).await
+}
+
+/// The line of branches; `None` where it can't be opened, which is found then.
+async fn open(context: &Context) -> Result<Option<BranchView>> {
+    let key = ObjectKey::Branch(context.branch.clone());
+    let Some(own) = context.absorb(&key, Branch::open(&context.store, &context.branch).await)? else {
+        return Ok(None);
+    };
+    for ancestor in &own.ancestry {
+        let key = ObjectKey::Branch(ancestor.branch.clone());
+        let found = context.absorb(&key, Branch::open_if_present(&context.store, &ancestor.branch).await)?;
+        match found {
+            Some(Some(_)) => context.looked_at(0),
+            Some(None) => {
+                context.find(&key, format!("it is missing, and branch {} descends from it", own.name));
+                return Ok(None);
+            }
+            None => return Ok(None),
+        }
+    }
+    context.looked_at(0);
+    context.absorb(&key, BranchView::open(&context.store, &context.branch).await)
+}
+
+async fn verify_shards(context: &Arc<Context>, view: &BranchView) -> Result<Vec<VerifiedShard>> {
+    let tasks = view.shard_ids().map(|shard| {
+        let (context, view) = (Arc::clone(context), view.clone());
+        async move {
+            // A task of its own: hashing and decompressing use every core that there is.
+            let task = tokio::spawn(async move { part::verify_shard(&context, &view, shard).await });
+            task.await.map_err(|error| Error::Interrupted(error.to_string()))?
+        }
+    });
+    let mut done = stream::iter(tasks).buffered(context.options.parallelism.max(1));
+    let mut shards = Vec::new();
+    while let Some(shard) = done.next().await {
+        shards.push(shard?);
+    }
+    Ok(shards)
+}
+
+/// What verdicts saw of each shard: what was there once must be there still.
+fn claims(verdicts: &[Verdict]) -> BTreeMap<ShardId, (Index, String)> {
+    let mut claims: BTreeMap<ShardId, (Index, String)> = BTreeMap::new();
+    for verdict in verdicts {
+        for shard in &verdict.shards {
+            let claim = claims.entry(shard.shard).or_insert((Index::ZERO, String::new()));
+            if shard.end > claim.0 {
+                let key = ObjectKey::Verdict { time: verdict.time, id: verdict.id };
+                *claim = (shard.end, key.to_string());
+            }
+        }
+    }
+    claims
+}
+
+async fn report(
+    context: &Context,
+    shards: Vec<VerifiedShard>,
+    since: Option<Uuid>,
+    start: std::time::Duration,
+) -> Result<VerifyReport> {
+    let store = &context.store;
+    let found = context.found.lock().clone();
+    let took = store.clock().monotonic().saturating_sub(start);
+    let verdict = Verdict {
+        id: Uuid::from_bytes(store.random().bytes16()),
+        time: store.clock().now(),
+        depth: context.options.depth.min(Depth::Full),
+        branch: context.branch.clone(),
+        shards,
+        objects: context.objects.load(Ordering::Relaxed),
+        bytes: context.bytes.load(Ordering::Relaxed),
+        took_ms: u64::try_from(took.as_millis()).unwrap_or(u64::MAX),
+        findings: found.into_iter().map(|(key, problem)| duramen_archive::Finding { key, problem }).collect(),
+    };
+    let mut recorded = None;
+    if context.options.record {
+        verdict.write(store).await?;
+        recorded = Some(ObjectKey::Verdict { time: verdict.time, id: verdict.id }.to_string());
+    }
+    Ok(VerifyReport { verdict, since, recorded })
+}
