@@ -13,7 +13,7 @@ mod object;
 mod plan;
 mod point;
 mod progress;
-//mod repair;
+mod repair;
 mod target;
 mod verify;
 
@@ -25,7 +25,7 @@ pub use listing::{BranchListing, Listing, NamedPoint, ShardWindow, list};
 pub use manage::{CheckedStore, check, holds, release_hold, show};
 pub use plan::{Plan, PlannedShard, Reach, plan};
 pub use progress::{Observer, Step};
-//pub use repair::{Gone, RepairOptions, RepairReport, RepairedShard, repair};
+pub use repair::{Gone, RepairOptions, RepairReport, RepairedShard, repair};
 pub use target::{Position, PositionShard, Target};
 pub use verify::{VerifyOptions, VerifyReport, verify};
 

@@ -1,0 +1,299 @@
+//! A damaged node's directory, put together again from the archive and every valid local frame beyond it.
+//!
+//! Nothing is deleted but what can be rebuilt (checkpoints, index files); the damaged log is moved aside. The steps:
+//!
+//! 1. The new log is written whole, into `wal.repair/`.
+//! 2. `restore.json` notes the repair, and the activation marker goes: from then on the directory does not start.
+//! 3. `wal/` is moved aside, `wal.repair/` takes its place.
+//! 4. Checkpoints and index files are removed.
+//! 5. What step 2 changed is put back: the directory starts again.
+//!
+//! Each is safe to repeat: after a crash the repair is run again and goes on.
+
+mod log;
+mod salvage;
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use duramen_archive::{BranchView, HistoryPoint, Identity, Owner, Store};
+use duramen_state::ShardState;
+use duramen_types::{BranchName, Index, ShardId};
+use duramen_wal::datadir::{DataDir, NodeDescription, RestoreDescription};
+use duramen_wal::{Disk, RealDisk, durable, inspect};
+use serde::{Deserialize, Serialize};
+
+use self::salvage::Salvaged;
+use crate::{Error, Result, plan};
+
+const RESTORE: &str = "restore.json";
+const ACTIVATED: &str = "activated.json";
+const STAGED: &str = "wal.repair";
+
+/// How a directory is repaired.
+#[derive(Debug, Clone)]
+pub struct RepairOptions {
+    /// Say what would be done, and change nothing.
+    pub dry_run: bool,
+    /// The disk that the directory is on.
+    pub disk: Arc<dyn Disk>,
+}
+
+impl Default for RepairOptions {
+    fn default() -> Self {
+        Self { dry_run: false, disk: Arc::new(RealDisk) }
+    }
+}
+
+/// What was repaired, and what is gone.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct RepairReport {
+    /// What was damaged, file by file.
+    pub damage: Vec<String>,
+    /// Whether nothing was; then nothing was done.
+    pub sound: bool,
+    pub shards: Vec<RepairedShard>,
+    /// Entries that were there once, and are neither in the archive nor in a valid frame.
+    pub gone: Vec<Gone>,
+    pub notes: Vec<String>,
+    /// Where the damaged log is now.
+    pub moved_aside: Option<PathBuf>,
+}
+
+impl RepairReport {
+    /// Whether every entry that is known to have been there is there again.
+    pub fn lost_nothing(&self) -> bool {
+        self.gone.is_empty()
+    }
+}
+
+/// What one shard's log consists of after the repair.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RepairedShard {
+    pub shard: ShardId,
+    /// Everything before this index is in the archive.
+    pub archived: Index,
+    /// How many local entries follow.
+    pub kept: u64,
+    /// The end of the log.
+    pub end: Index,
+}
+
+/// Entries that are lost.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Gone {
+    pub shard: ShardId,
+    pub first: Index,
+    pub end: Index,
+    pub reason: String,
+}
+
+/// What `restore.json` keeps of a repair.
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Repair {
+    /// The name that the damaged log gets.
+    aside: String,
+    /// What `restore.json` said before, of a restore that had been finished.
+    before: Option<RestoreDescription>,
+    shards: Vec<RepairedShard>,
+    gone: Vec<Gone>,
+    damage: Vec<String>,
+    notes: Vec<String>,
+}
+
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Details {
+    repair: Repair,
+}
+
+/// Repairs the data directory `data` of a stopped node, if its log is damaged.
+///
+/// The node, once started, rebuilds its checkpoints from the archive and the new log. Local entries beyond the archive
+/// are kept as far as they follow it without a gap, their heads replayed over the archived state; what is known to be
+/// missing is in the report. Memory: the heads of the entries that are not archived.
+pub async fn repair(store: &Store, data: &Path, options: &RepairOptions) -> Result<RepairReport> {
+    let disk = &options.disk;
+    let refuse = |reason: String| Error::NotRepairable { dir: data.to_owned(), reason };
+    // Opening would create it.
+    disk.list(data).map_err(|source| Error::Io { action: "list", path: data.to_owned(), source })?;
+    let dir = DataDir::open_unfinished(Arc::clone(disk), data)?;
+    let Some(node) = dir.node()? else {
+        return Err(refuse("it belongs to no node (there is no node.json): fill it with `duramen-restore hydrate`".into()));
+    };
+    let before = dir.restore()?;
+    let interrupted = before.as_ref().and_then(|note| serde_json::from_value::<Details>(note.details.clone()).ok());
+    if let Some(Details { repair }) = interrupted {
+        if options.dry_run {
+            return Ok(repair.report(false, None));
+        }
+        return finish(&dir, repair);
+    }
+    if before.is_some() && !dir.is_activated()? {
+        return Err(refuse("a restore into it was interrupted: run `duramen-restore hydrate --to` again".into()));
+    }
+    let branch = whose(store, &node, data).await?;
+    let found = inspect(&**disk, &dir.wal())?;
+    if found.is_sound() {
+        return Ok(RepairReport {
+            damage: vec![],
+            sound: true,
+            shards: vec![],
+            gone: vec![],
+            notes: vec![],
+            moved_aside: None,
+        });
+    }
+    let damage = found.damage.iter().map(|damage| {
+        format!("{} at byte {}: {}", damage.file.display(), damage.offset, damage.reason)
+    });
+    let damage: Vec<String> = damage.collect();
+    let archived = archived(store, &branch).await?;
+    let ends = archived.iter().map(|(shard, (point, _))| (*shard, point.end)).collect();
+    let (wal, with) = (dir.wal(), Arc::clone(disk));
+    let salvaged = tokio::task::spawn_blocking(move || salvage::salvage(&*with, &wal, &ends)).await;
+    let mut salvaged = salvaged.map_err(|error| Error::Interrupted(error.to_string()))??;
+    for (shard, state) in &found.shards {
+        salvaged.known(*shard, state.end);
+    }
+    let mut repair = Repair {
+        aside: format!("wal.damaged-{}", store.clock().now()),
+        before,
+        shards: vec![],
+        gone: vec![],
+        damage,
+        notes: salvaged.notes(),
+    };
+    let mut kept = BTreeMap::new();
+    for (shard, (point, state)) in archived {
+        let end = repair.decide(shard, point, state, &salvaged);
+        kept.insert(shard, (point, end));
+    }
+    if options.dry_run {
+        return Ok(repair.report(false, None));
+    }
+    let (staged, clock, random) = (data.join(STAGED), Arc::clone(store.clock()), store.random().clone());
+    let (wal, with, node) = (dir.wal(), Arc::clone(disk), node.node);
+    let write = move || log::write(with, &wal, &staged, node, clock, random, &salvaged, &kept);
+    tokio::task::spawn_blocking(write).await.map_err(|error| Error::Interrupted(error.to_string()))??;
+    begin(&dir, store, &branch, &repair)?;
+    finish(&dir, repair)
+}
+
+/// The branch that the directory's cluster writes, after making sure that this archive is its own.
+async fn whose(store: &Store, node: &NodeDescription, data: &Path) -> Result<BranchName> {
+    let refuse = |reason: String| Error::NotRepairable { dir: data.to_owned(), reason };
+    let (Some(archive), Some(branch)) = (node.archive, &node.branch) else {
+        return Err(refuse("its node has no archive: there is nothing to repair it from".into()));
+    };
+    let branch = BranchName::parse(branch).map_err(|error| refuse(format!("node.json: {error}")))?;
+    let identity = Identity::open(store).await?;
+    if identity.archive != archive {
+        let (dir, url) = (data.to_owned(), Arc::clone(store.url()));
+        return Err(Error::OtherArchive { dir, url, expected: archive, found: identity.archive });
+    }
+    match Owner::read(store, &branch).await? {
+        Some(owner) if owner.cluster == node.cluster => Ok(branch),
+        Some(owner) => Err(refuse(format!("branch {branch} is written by cluster {}, it is of {}", owner.cluster, node.cluster))),
+        None => Err(refuse(format!("branch {branch} of {} has no owner: its node never wrote it", store.url()))),
+    }
+}
+
+/// Where each shard's archive ends, and the state there.
+async fn archived(store: &Store, branch: &BranchName) -> Result<BTreeMap<ShardId, (HistoryPoint, ShardState)>> {
+    let view = BranchView::open(store, branch).await?;
+    let history = plan::history(&view);
+    let mut archived = BTreeMap::new();
+    for shard in view.shard_ids() {
+        let rows = view.shard(shard).await?;
+        let point = rows.tip();
+        archived.insert(shard, (point, history.state_at(&rows, point.end).await?));
+    }
+    Ok(archived)
+}
+
+impl Repair {
+    /// How far the local entries of a shard can be kept: as far as they continue the archived state.
+    fn decide(&mut self, shard: ShardId, point: HistoryPoint, mut state: ShardState, salvaged: &Salvaged) -> Index {
+        let mut reason = "no valid frame holds the first of them".to_owned();
+        while let Some((id, head)) = salvaged.entry(shard, state.end()) {
+            if let Err(error) = duramen_types::EntryHead::decode(head)
+                .map_err(|error| error.to_string())
+                .and_then(|decoded| state.apply(id, &decoded, head).map_err(|error| error.to_string()))
+            {
+                reason = format!("entry {id} does not continue the log: {error}");
+                break;
+            }
+        }
+        let (end, known) = (state.end(), salvaged.end_of(shard));
+        self.shards.push(RepairedShard { shard, archived: point.end, kept: end.since(point.end), end });
+        if end < known {
+            self.gone.push(Gone { shard, first: end, end: known, reason });
+        }
+        end
+    }
+
+    fn report(self, sound: bool, moved_aside: Option<PathBuf>) -> RepairReport {
+        let Self { shards, gone, damage, notes, .. } = self;
+        RepairReport { damage, sound, shards, gone, notes, moved_aside }
+    }
+}
+
+/// Step 2: notes the repair, so that the directory does not start half repaired.
+fn begin(dir: &DataDir, store: &Store, branch: &BranchName, repair: &Repair) -> Result<()> {
+    let details = serde_json::json!({ "repair": repair });
+    let note = RestoreDescription {
+        source: store.url().to_string(),
+        branch: branch.to_string(),
+        progress: "a repair was interrupted: run `duramen-restore repair --data` again instead".to_owned(),
+        details,
+    };
+    write_note(dir, &note)?;
+    remove(dir, &dir.root().join(ACTIVATED))
+}
+
+/// Steps 3 to 5.
+fn finish(dir: &DataDir, repair: Repair) -> Result<RepairReport> {
+    let disk = &**dir.disk();
+    remove(dir, &dir.root().join(ACTIVATED))?;
+    let (aside, staged, wal) = (dir.root().join(&repair.aside), dir.root().join(STAGED), dir.wal());
+    let is_there = |path: &Path| disk.list(path).is_ok();
+    let renamed = |path: &Path, result: std::io::Result<()>| {
+        result.map_err(|source| Error::Io { action: "rename", path: path.to_owned(), source })
+    };
+    if !is_there(&aside) {
+        renamed(&wal, durable::move_dir(disk, &wal, &aside))?;
+    }
+    if is_there(&staged) {
+        // Opening the directory may have made an empty one: that is replaced.
+        renamed(&staged, durable::move_dir(disk, &staged, &wal))?;
+    }
+    for folder in [dir.checkpoint(), dir.index()] {
+        let names = disk.list(&folder).map_err(|source| Error::Io { action: "list", path: folder.clone(), source })?;
+        for name in names {
+            remove(dir, &folder.join(name))?;
+        }
+    }
+    match &repair.before {
+        Some(before) => {
+            write_note(dir, before)?;
+            // The restore itself had been finished; its instant is of no use to anybody.
+            dir.activate(duramen_types::HybridTime::ZERO)?;
+        }
+        None => remove(dir, &dir.root().join(RESTORE))?,
+    }
+    Ok(repair.report(false, Some(aside)))
+}
+
+fn write_note(dir: &DataDir, note: &RestoreDescription) -> Result<()> {
+    let path = dir.root().join(RESTORE);
+    let json = serde_json::to_vec_pretty(note).expect("a note has only text keys");
+    durable::write_file(&**dir.disk(), &path, &json).map_err(|source| Error::Io { action: "write", path, source })
+}
+
+fn remove(dir: &DataDir, path: &Path) -> Result<()> {
+    durable::remove_file(&**dir.disk(), path)
+        .map_err(|source| Error::Io { action: "remove", path: path.to_owned(), source })
+}
