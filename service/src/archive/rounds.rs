@@ -87,8 +87,12 @@ async fn rounds(shared: Arc<Shared>, opened: Arc<Opened>) {
         shared.activity.notified().await;
         tokio::time::sleep(shared.settings.archive.segment_age).await;
         let ends: Vec<Index> = shared.shards.iter().map(|shard| shard.view.progress().user_end).collect();
-        if ends != closed_end && shared.round(&opened).await {
-            closed_end = ends;
+        if ends != closed_end {
+            if shared.round(&opened).await {
+                closed_end = ends;
+            } else {
+                shared.activity.notify_one();
+            }
         }
         shared.report();
         shared.retain(&opened).await;

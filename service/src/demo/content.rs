@@ -22,8 +22,10 @@ impl Content {
         let mut page: Option<String> = None;
         loop {
             let found = client.list_streams("", 1000, page.as_deref()).await.context("listing the streams")?;
-            names.extend(found.items.into_iter().map(|info| info.name));
-            page = found.next_page;
+            for info in found.items {
+                names.push(StreamName::parse(&info.name)?);
+            }
+            page = found.next;
             if page.is_none() {
                 break;
             }

@@ -48,7 +48,10 @@ struct Settings {
 struct Inner {
     settings: Settings,
     description: NodeDescription,
-    directory: DataDir,
+    root: PathBuf,
+    checkpoints: PathBuf,
+    /// Locks the directory; given back at the end of a shutdown, even while clones of the node are still around.
+    directory: parking_lot::Mutex<Option<DataDir>>,
     disk: Arc<dyn Disk>,
     wal: Wal,
     clock: Arc<HybridClock>,
@@ -114,11 +117,11 @@ impl Node {
     }
 
     fn data(&self) -> &Path {
-        self.0.directory.root()
+        &self.0.root
     }
 
-    fn checkpoints(&self) -> PathBuf {
-        self.0.directory.checkpoint()
+    fn checkpoints(&self) -> &Path {
+        &self.0.checkpoints
     }
 
     fn wal(&self) -> &Wal {

@@ -39,12 +39,16 @@ impl Node {
         while shard.view.progress().time <= time {
             self.tick(shard).await?;
         }
-        if let Some(state) = self.archived_state(shard, time).await? {
-            return Ok(state);
-        }
-        let base = match self.archive_boundary(shard.id).await? {
-            Some(state) => state,
-            None => self.local_base(shard, time)?,
+        let base = loop {
+            if let Some(state) = self.archived_state(shard, time).await? {
+                return Ok(state);
+            }
+            match self.archive_boundary(shard.id).await? {
+                // A cut may have moved the boundary beyond `time` just now: then the archive has the answer.
+                Some(state) if state.time() > time => {}
+                Some(state) => break state,
+                None => break self.local_base(shard, time)?,
+            }
         };
         let (node, shard) = (self.clone(), Arc::clone(shard));
         let replayed = tokio::task::spawn_blocking(move || node.replay(&shard, base, time)).await;
@@ -53,7 +57,7 @@ impl Node {
 
     /// Without an archive the whole log is local: replay from the checkpoint where that is early enough.
     fn local_base(&self, shard: &Shard, time: HybridTime) -> Result<ShardState> {
-        let checkpoint = Checkpoint::load(&**self.disk(), &self.checkpoints(), shard.id)
+        let checkpoint = Checkpoint::load(&**self.disk(), self.checkpoints(), shard.id)
             .map_err(|error| Error::new(Code::Corruption, error.to_string()))?;
         Ok(match checkpoint {
             Some(checkpoint) if checkpoint.state.time() <= time => checkpoint.state,

@@ -124,7 +124,9 @@ impl Node {
         let node = Self(Arc::new(Inner {
             settings: settings(config, byte_budget),
             description,
-            directory,
+            root: directory.root().to_owned(),
+            checkpoints: directory.checkpoint(),
+            directory: parking_lot::Mutex::new(Some(directory)),
             disk,
             wal,
             clock: hybrid,
@@ -167,6 +169,7 @@ impl Node {
         tokio::task::spawn_blocking(move || wal.shutdown())
             .await
             .map_err(|error| StartError::Other(format!("sealing the log: {error}")))??;
+        self.0.directory.lock().take();
         Ok(())
     }
 }
