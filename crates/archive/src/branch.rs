@@ -71,7 +71,11 @@ impl Branch {
         let ends: Vec<_> = cut.shards.iter().map(|point| point.end).collect();
         let bad = |reason: String| Err(Error::BadCut { branch: name.clone(), reason });
         if parent.cut.as_ref().is_some_and(|parent| parent.shards.len() != ends.len()) {
-            return bad(format!("the cut names {} shards, the parent {} has another number", ends.len(), parent.name));
+            return bad(format!(
+                "the cut names {} shards, the parent {} has another number",
+                ends.len(),
+                parent.name
+            ));
         }
         if parent.ancestry.len() >= MAX_ANCESTORS {
             return bad(format!("its parent has {MAX_ANCESTORS} ancestors already"));
@@ -170,7 +174,8 @@ impl Branch {
         if consistent {
             Ok(branch)
         } else {
-            Err(DecodeError::invalid(DOCUMENT.format, "its ancestry and its cut contradict each other").into())
+            Err(DecodeError::invalid(DOCUMENT.format, "its ancestry and its cut contradict each other")
+                .into())
         }
     }
 }

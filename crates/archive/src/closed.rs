@@ -9,6 +9,11 @@
 //! is usable once the shard's archived history reaches `end`. The archived entries themselves close their shard
 //! through the time of the last one, and a branch's cut closes it through the cut's time.
 
+#![cfg_attr(
+    not(test),
+    deny(clippy::indexing_slicing, clippy::cast_possible_truncation, clippy::arithmetic_side_effects)
+)]
+
 use std::collections::BTreeMap;
 use std::time::Duration;
 
@@ -83,13 +88,17 @@ impl Closed {
         store.create(&self.key(branch), self.encode()).await
     }
 
-    fn encode(&self) -> Bytes {
+    pub(crate) fn encode(&self) -> Bytes {
         let shards = self.shards.iter().map(|item| WireShard {
             shard: u32::from(item.shard.get()),
             end: item.end.get(),
             closed: item.closed.as_micros(),
         });
-        FRAME.seal(&WireClosed { node: self.node.get(), time: self.time.as_micros(), shards: shards.collect() })
+        FRAME.seal(&WireClosed {
+            node: self.node.get(),
+            time: self.time.as_micros(),
+            shards: shards.collect(),
+        })
     }
 
     pub(crate) fn decode(bytes: &Bytes) -> Result<Self, FormatError> {

@@ -7,6 +7,11 @@
 //! The checksum is the CRC-32 of the body's text as it stands in the object, in hexadecimal: any JSON tool can read
 //! these objects, and damage is noticed all the same.
 
+#![cfg_attr(
+    not(test),
+    deny(clippy::indexing_slicing, clippy::cast_possible_truncation, clippy::arithmetic_side_effects)
+)]
+
 use bytes::Bytes;
 use duramen_types::DecodeError;
 use serde::de::DeserializeOwned;
@@ -38,7 +43,8 @@ impl Document {
         let body = serde_json::value::to_raw_value(body).expect("archive documents have only text keys");
         let crc32 = format!("{:08x}", crc32fast::hash(body.get().as_bytes()));
         let envelope = Envelope { format: self.format.to_owned(), version: self.version, crc32, body };
-        let mut bytes = serde_json::to_vec(&envelope).expect("an envelope holds texts, a number and valid JSON");
+        let mut bytes =
+            serde_json::to_vec(&envelope).expect("an envelope holds texts, a number and valid JSON");
         bytes.push(b'\n');
         bytes.into()
     }

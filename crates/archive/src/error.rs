@@ -77,7 +77,9 @@ pub enum Error {
          GCS, Azure and a local directory have it"
     )]
     Unsupported { at: At, reason: String },
-    #[error("{at}: the object has {found} bytes where {expected} were expected: it was truncated or replaced")]
+    #[error(
+        "{at}: the object has {found} bytes where {expected} were expected: it was truncated or replaced"
+    )]
     WrongSize { at: At, expected: u64, found: u64 },
     #[error("{at}: the object has {size} bytes, at most {limit} are read: it is not what its key says")]
     TooLarge { at: At, size: u64, limit: u64 },
@@ -93,9 +95,13 @@ pub enum Error {
     Config { url: Arc<str>, problems: Vec<String> },
     #[error("there is no archive at {url}: it has no archive.json; check the URL and its prefix")]
     NoArchive { url: Arc<str> },
-    #[error("{url} holds something else already (it has {found:?} and no archive.json): choose an empty prefix")]
+    #[error(
+        "{url} holds something else already (it has {found:?} and no archive.json): choose an empty prefix"
+    )]
     NotEmpty { url: Arc<str>, found: String },
-    #[error("the archive {url} was created with {found} shards, this cluster has {expected}: use the archive's number")]
+    #[error(
+        "the archive {url} was created with {found} shards, this cluster has {expected}: use the archive's number"
+    )]
     ShardCount { url: Arc<str>, expected: u16, found: u16 },
     #[error("the archive {url} has no branch {branch}; it has {}", names(.known))]
     UnknownBranch { url: Arc<str>, branch: BranchName, known: Vec<BranchName> },
@@ -145,7 +151,9 @@ impl Error {
 const fn grant(operation: Operation) -> &'static str {
     match operation {
         Operation::Create => "grant s3:PutObject on the prefix (or write permission on the directory)",
-        Operation::Read | Operation::Stat => "grant s3:GetObject on the prefix (or read permission on the directory)",
+        Operation::Read | Operation::Stat => {
+            "grant s3:GetObject on the prefix (or read permission on the directory)"
+        }
         Operation::List => "grant s3:ListBucket on the bucket (or read permission on the directory)",
         Operation::Delete => "only credentials with s3:DeleteObject may delete; a node needs none",
     }

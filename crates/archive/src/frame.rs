@@ -7,6 +7,11 @@
 //! Little-endian. The version changes whenever an older reader would misread the body: unknown protobuf fields are
 //! skipped only within one version.
 
+#![cfg_attr(
+    not(test),
+    deny(clippy::indexing_slicing, clippy::cast_possible_truncation, clippy::arithmetic_side_effects)
+)]
+
 use std::fmt;
 
 use bytes::{Buf, Bytes};
@@ -81,7 +86,10 @@ impl Frame {
             let (tag, wire_type) = decode_key(&mut body).map_err(invalid)?;
             if let Some((_, left)) = left.iter_mut().find(|(limited, _)| *limited == tag) {
                 let Some(rest) = left.checked_sub(1) else {
-                    return Err(DecodeError::invalid(self.what, format!("field {tag} is repeated too often")));
+                    return Err(DecodeError::invalid(
+                        self.what,
+                        format!("field {tag} is repeated too often"),
+                    ));
                 };
                 *left = rest;
             }
@@ -105,5 +113,7 @@ pub(crate) fn array<const N: usize>(
     field: &'static str,
     bytes: &[u8],
 ) -> Result<[u8; N], DecodeError> {
-    bytes.try_into().map_err(|_| DecodeError::invalid(what, format!("{field} has {} bytes, not {N}", bytes.len())))
+    bytes
+        .try_into()
+        .map_err(|_| DecodeError::invalid(what, format!("{field} has {} bytes, not {N}", bytes.len())))
 }

@@ -115,3 +115,28 @@ async fn keys(store: &Store) -> Result<Vec<(Uuid, HybridTime)>> {
     });
     keys.try_collect().await
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::store::tests::memory;
+
+    #[tokio::test]
+    async fn a_hold_is_renewed_by_another_object_and_released_as_a_whole() {
+        let store = memory();
+        let branch = BranchName::parse("main").unwrap();
+        let hold = Hold::place(&store, &branch, "a restore", Duration::from_secs(60)).await.unwrap();
+        let other = Hold::place(&store, &branch, "another", Duration::from_secs(5)).await.unwrap();
+        let renewed = hold.renew(&store, Duration::from_secs(600)).await.unwrap();
+        assert!(renewed.deadline > hold.deadline && renewed.id == hold.id);
+        let again = renewed.renew(&store, Duration::ZERO).await.unwrap();
+        assert!(again.deadline > renewed.deadline, "a deadline never moves back");
+        let mut listed = Hold::list(&store).await.unwrap();
+        listed.sort_by_key(|hold| hold.deadline);
+        assert_eq!(listed, [other.clone(), again.clone()]);
+        assert!(!again.has_lapsed(store.clock().now()) && again.has_lapsed(again.deadline));
+        assert_eq!(Hold::release(&store, hold.id).await.unwrap(), 3);
+        assert_eq!(Hold::list(&store).await.unwrap(), [other]);
+        assert_eq!(Hold::release(&store, hold.id).await.unwrap(), 0);
+    }
+}

@@ -39,3 +39,16 @@ pub use verdict::{Depth, Finding, Verdict, VerifiedShard};
 pub use view::{BranchView, ShardView, ViewCursor, ViewRow, ViewSnapshot};
 
 // The content of segments and snapshots, and reading it.
+mod cache;
+mod history;
+mod segment;
+mod snapshot;
+
+pub use cache::SegmentCache;
+pub use history::{Entries, History, HistoryError, HistoryOptions, StreamReader};
+pub use segment::{
+    Block, BlockBatch, BytesSource, EntryRow, Fate, FileSource, Location, RangeSource, RejectionCode, SegmentError,
+    SegmentFacts, SegmentIdentity, SegmentIndex, SegmentObject, SegmentOptions, SegmentReader, SegmentWriter, StreamRow,
+    TableBatch, Trailer, WriteError,
+};
+pub use snapshot::Snapshot;

@@ -14,10 +14,12 @@ mod rows;
 mod state;
 
 pub use filter::{StreamFilter, StreamQuery};
-pub use format::{Committer, MAX_ROWS_PER_MANIFEST, Manifest};
 pub(crate) use format::{Checkpoint, Page};
+pub use format::{Committer, MAX_ROWS_PER_MANIFEST, Manifest};
 pub use log::{Edit, LogOptions, ManifestLog};
 pub use row::{SegmentRow, SnapshotRow};
 pub use rows::{RowCursor, Rows};
 pub use state::HistoryPoint;
 
+#[cfg(test)]
+pub(crate) mod tests;

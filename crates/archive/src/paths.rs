@@ -18,6 +18,11 @@
 //! Keys are relative to the archive's prefix. Numbers have leading zeros, so that the order of keys is the order of
 //! numbers. A key has exactly one spelling: [`ObjectKey::parse`] refuses every other.
 
+#![cfg_attr(
+    not(test),
+    deny(clippy::indexing_slicing, clippy::cast_possible_truncation, clippy::arithmetic_side_effects)
+)]
+
 use std::fmt;
 
 use duramen_types::{BranchName, HybridTime, Index, ManifestNumber, NodeId, SegmentId, ShardId};
@@ -53,7 +58,9 @@ impl fmt::Display for ObjectKey {
             Self::Checkpoint { branch, shard, number } => {
                 write!(f, "{}{number:020}", ShardFolder::Checkpoint.prefix(branch, *shard))
             }
-            Self::Page { branch, shard, id } => write!(f, "{}{id}", ShardFolder::Pages.prefix(branch, *shard)),
+            Self::Page { branch, shard, id } => {
+                write!(f, "{}{id}", ShardFolder::Pages.prefix(branch, *shard))
+            }
             Self::Segment { branch, shard, first, end, id } => {
                 write!(f, "{}{first:020}-{end:020}-{id}", ShardFolder::Segments.prefix(branch, *shard))
             }
@@ -194,7 +201,8 @@ mod tests {
         let id = || any::<[u8; 16]>().prop_map(SegmentId::from_random);
         let uuid = || any::<[u8; 16]>().prop_map(Uuid::from_bytes);
         let number = || any::<u64>();
-        let branch = "[a-z0-9-]{1,63}".prop_filter_map("a folder of the archive", |name| BranchName::parse(&name).ok());
+        let branch = "[a-z0-9-]{1,63}"
+            .prop_filter_map("a folder of the archive", |name| BranchName::parse(&name).ok());
         (branch, any::<u16>().prop_map(ShardId::new), number(), number(), id(), uuid(), 0..12).prop_map(
             |(branch, shard, a, b, id, uuid, kind)| match kind {
                 0 => ObjectKey::Archive,
@@ -239,9 +247,18 @@ mod tests {
 
     #[test]
     fn other_spellings_and_other_objects_are_refused() {
-        for key in ["", "archive.json ", "branches/Main.json", "main/shard-3/manifest/00000000000000000001",
-            "main/shard-0003/manifest/1", "main/shard-0003/manifest/", "main/shard-0003/other/00000000000000000001",
-            "main/closed/00000000000000000001", "holds/x-00000000000000000001.json", "checks/../archive.json"] {
+        for key in [
+            "",
+            "archive.json ",
+            "branches/Main.json",
+            "main/shard-3/manifest/00000000000000000001",
+            "main/shard-0003/manifest/1",
+            "main/shard-0003/manifest/",
+            "main/shard-0003/other/00000000000000000001",
+            "main/closed/00000000000000000001",
+            "holds/x-00000000000000000001.json",
+            "checks/../archive.json",
+        ] {
             assert_eq!(ObjectKey::parse(key), None, "{key}");
         }
     }

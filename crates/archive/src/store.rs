@@ -91,7 +91,12 @@ impl Store {
     /// nothing is contacted: [`Store::check`] and the first request do that.
     ///
     /// `memory:` gives a new, empty store each time, which the clones of this one share.
-    pub async fn open(url: &str, options: &StoreOptions, clock: Arc<dyn Clock>, random: Random) -> Result<Self> {
+    pub async fn open(
+        url: &str,
+        options: &StoreOptions,
+        clock: Arc<dyn Clock>,
+        random: Random,
+    ) -> Result<Self> {
         let location = options::Location::parse(url, options)?;
         let (objects, prefix) = open::open(&location, &clock).await?;
         let store = Self::new(objects, prefix, clock, random).with_limits(Limits::from(&location.options));
@@ -221,6 +226,12 @@ impl Store {
 
 impl fmt::Debug for Store {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Store").field("url", &self.inner.url).field("limits", &self.inner.limits).finish_non_exhaustive()
+        f.debug_struct("Store")
+            .field("url", &self.inner.url)
+            .field("limits", &self.inner.limits)
+            .finish_non_exhaustive()
     }
 }
+
+#[cfg(test)]
+pub(crate) mod tests;

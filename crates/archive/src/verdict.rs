@@ -74,7 +74,8 @@ impl Verdict {
 
     /// The verdicts after `after`, oldest first.
     pub async fn list(store: &Store, after: HybridTime) -> Result<Vec<Self>> {
-        let after = ObjectKey::Verdict { time: after.next(), id: Uuid::nil() }.to_string();
+        // Greater than every key of that time: ids follow it, and none is greater than this one.
+        let after = ObjectKey::Verdict { time: after, id: Uuid::max() }.to_string();
         let mut verdicts = Vec::new();
         for key in keys(store, Some(&after)).await? {
             verdicts.extend(Self::read(store, &key).await?);
@@ -112,4 +113,40 @@ async fn keys(store: &Store, after: Option<&str>) -> Result<Vec<ObjectKey>> {
         .list(paths::VERDICTS, after)
         .try_filter_map(async |object| Ok(object.key.filter(|key| matches!(key, ObjectKey::Verdict { .. }))));
     keys.try_collect().await
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::store::tests::memory;
+
+    #[tokio::test]
+    async fn the_latest_verdict_is_of_the_branch_and_as_deep_as_asked() {
+        let store = memory();
+        let main = BranchName::parse("main").unwrap();
+        let verdict = |micros: u64, depth: Depth, branch: &str| Verdict {
+            id: Uuid::from_u128(u128::from(micros)),
+            time: HybridTime::from_micros(micros),
+            depth,
+            branch: BranchName::parse(branch).unwrap(),
+            shards: vec![],
+            objects: 3,
+            bytes: 4,
+            took_ms: 5,
+            findings: vec![],
+        };
+        assert_eq!(Verdict::latest(&store, &main, Depth::Quick).await.unwrap(), None);
+        let all = [
+            verdict(10, Depth::Full, "main"),
+            verdict(20, Depth::Quick, "main"),
+            verdict(30, Depth::Drill, "other"),
+        ];
+        for verdict in &all {
+            verdict.write(&store).await.unwrap();
+        }
+        assert_eq!(Verdict::latest(&store, &main, Depth::Quick).await.unwrap().as_ref(), Some(&all[1]));
+        assert_eq!(Verdict::latest(&store, &main, Depth::Full).await.unwrap().as_ref(), Some(&all[0]));
+        assert_eq!(Verdict::list(&store, HybridTime::from_micros(10)).await.unwrap(), all[1..]);
+        assert_eq!(Verdict::list(&store, HybridTime::ZERO).await.unwrap(), all);
+    }
 }

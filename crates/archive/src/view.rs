@@ -128,10 +128,12 @@ impl BranchView {
             url: Arc::clone(inner.store.url()),
             problems: vec![format!("it has no shard {shard}: its shards are 0 to {}", inner.identity.shards)],
         };
-        let log = inner.logs.get(member).and_then(|logs| logs.get(usize::from(shard.get()))).ok_or_else(unknown)?;
+        let log =
+            inner.logs.get(member).and_then(|logs| logs.get(usize::from(shard.get()))).ok_or_else(unknown)?;
         let branch = inner.line.get(member).ok_or_else(unknown)?;
         let start = branch.start(shard).ok_or_else(unknown)?;
-        log.get_or_try_init(|| ManifestLog::open(&inner.store, &branch.name, shard, start, inner.options)).await
+        log.get_or_try_init(|| ManifestLog::open(&inner.store, &branch.name, shard, start, inner.options))
+            .await
     }
 }
 
@@ -140,3 +142,6 @@ impl fmt::Debug for BranchView {
         f.debug_struct("BranchView").field("branch", &self.branch().name).finish_non_exhaustive()
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -38,7 +38,10 @@ impl PageCache {
 
 impl ManifestLog {
     /// The number of the newest checkpoint after `after`.
-    pub(super) async fn latest_checkpoint(&self, after: Option<ManifestNumber>) -> Result<Option<ManifestNumber>> {
+    pub(super) async fn latest_checkpoint(
+        &self,
+        after: Option<ManifestNumber>,
+    ) -> Result<Option<ManifestNumber>> {
         let shared = &self.shared;
         let folder = ShardFolder::Checkpoint.prefix(&shared.branch, shared.shard);
         let after = after.map(|number| self.checkpoint_key(number).to_string());
@@ -57,7 +60,8 @@ impl ManifestLog {
         let store = &self.shared.store;
         let bytes = store.get(&key, MAX_CHECKPOINT_BYTES).await?;
         let checkpoint = Checkpoint::decode(&bytes).map_err(|error| store.unreadable(&key, error))?;
-        let damaged = |reason: String| store.unreadable(&key, DecodeError::invalid("manifest checkpoint", reason));
+        let damaged =
+            |reason: String| store.unreadable(&key, DecodeError::invalid("manifest checkpoint", reason));
         if checkpoint.number != number {
             return Err(damaged(format!("it says that it is checkpoint {}", checkpoint.number)));
         }
@@ -87,7 +91,8 @@ impl ManifestLog {
         while state.tail.len() >= rows_per_page {
             let rows: Vec<_> = state.tail.drain(..rows_per_page).collect();
             let end = rows.last().map_or(state.tip.end, |row| row.end);
-            let (within, after) = std::mem::take(&mut state.snapshots).into_iter().partition(|s| s.index <= end);
+            let (within, after) =
+                std::mem::take(&mut state.snapshots).into_iter().partition(|s| s.index <= end);
             state.snapshots = after;
             let page = self.write_page(Page { rows, snapshots: within }).await?;
             state.pages.push(page);
@@ -130,13 +135,16 @@ impl ManifestLog {
         let page = Page::decode(&bytes).map_err(|error| store.unreadable(&key, error))?;
         let size = u64::try_from(bytes.len()).unwrap_or(u64::MAX);
         // How a page's filter is summed up from its rows' is the writer's affair.
-        let summary = PageRef::of(&page, hash, size).map(|of| PageRef { streams: found.streams.clone(), ..of });
+        let summary =
+            PageRef::of(&page, hash, size).map(|of| PageRef { streams: found.streams.clone(), ..of });
         if summary.as_ref() != Some(found) {
             return Err(damaged("its rows are not what its checkpoint says".to_owned()));
         }
-        let contiguous = page.rows.iter().zip(page.rows.iter().skip(1)).try_for_each(|(row, next)| {
-            super::HistoryPoint::after(row).join(next).map(|_| ())
-        });
+        let contiguous = page
+            .rows
+            .iter()
+            .zip(page.rows.iter().skip(1))
+            .try_for_each(|(row, next)| super::HistoryPoint::after(row).join(next).map(|_| ()));
         contiguous.map_err(damaged)?;
         let page = Arc::new(page);
         self.shared.pages.lock().put(found.id, Arc::clone(&page));

@@ -8,6 +8,11 @@
 //!
 //! Little-endian; sums wrap at 2^64.
 
+#![cfg_attr(
+    not(test),
+    deny(clippy::indexing_slicing, clippy::cast_possible_truncation, clippy::arithmetic_side_effects)
+)]
+
 use duramen_types::{DecodeError, StreamId};
 use serde::{Serialize, Serializer};
 
@@ -41,9 +46,12 @@ pub struct StreamQuery {
 
 impl From<StreamId> for StreamQuery {
     fn from(stream: StreamId) -> Self {
-        let hash = *blake3::hash(&stream.get().to_le_bytes()).as_bytes();
-        let (words, _) = hash.as_chunks::<8>();
-        let [first, second, ..] = [words[0], words[1]].map(u64::from_le_bytes);
+        let mut words = [[0; 8]; 2];
+        blake3::Hasher::new()
+            .update(&stream.get().to_le_bytes())
+            .finalize_xof()
+            .fill(words.as_flattened_mut());
+        let [first, second] = words.map(u64::from_le_bytes);
         Self { id: stream.get(), first, step: second | 1 }
     }
 }
@@ -52,9 +60,10 @@ impl StreamQuery {
     fn bits(self, bits: usize, probes: u8) -> impl Iterator<Item = (usize, u8)> {
         let modulus = u64::try_from(bits).unwrap_or(u64::MAX).max(1);
         (0..u64::from(probes)).map(move |probe| {
-            let bit = self.first.wrapping_add(probe.wrapping_mul(self.step)) % modulus;
+            let hash = self.first.wrapping_add(probe.wrapping_mul(self.step));
+            let bit = hash.checked_rem(modulus).unwrap_or_default();
             let byte = usize::try_from(bit / 8).unwrap_or(usize::MAX);
-            (byte, 1 << (bit % 8))
+            (byte, 1_u8.rotate_left(u32::try_from(bit % 8).unwrap_or_default()))
         })
     }
 }
@@ -81,7 +90,8 @@ impl StreamFilter {
         let bytes = ids.len().saturating_mul(BITS_PER_STREAM).div_ceil(8).min(MAX_BLOOM_BYTES);
         let mut bits = vec![0; bytes];
         // The best number of probes is ln 2 · bits per stream.
-        let probes = (bytes.saturating_mul(8).saturating_mul(69) / ids.len().saturating_mul(100).max(1)).clamp(1, 7);
+        let ideal = bytes.saturating_mul(8 * 69).checked_div(ids.len().saturating_mul(100)).unwrap_or(1);
+        let probes = ideal.clamp(1, 7);
         let probes = u8::try_from(probes).expect("clamped to 7");
         for id in ids {
             for (byte, mask) in StreamQuery::from(StreamId::new(*id)).bits(bytes.saturating_mul(8), probes) {
@@ -167,7 +177,11 @@ impl StreamFilter {
         let limit = MAX_EXACT_BYTES;
         if exact.len() > limit {
             let size = u64::try_from(exact.len()).unwrap_or(u64::MAX);
-            return Err(DecodeError::TooLarge { what, size, limit: u64::try_from(limit).unwrap_or(u64::MAX) });
+            return Err(DecodeError::TooLarge {
+                what,
+                size,
+                limit: u64::try_from(limit).unwrap_or(u64::MAX),
+            });
         }
         let mut rest = exact;
         let mut previous: Option<u64> = None;
@@ -232,12 +246,16 @@ mod tests {
     fn a_bloom_filter_is_bounded_and_mostly_right() {
         let many: Vec<u64> = (0..1500).map(|n| n * 1_000_003).collect();
         let filter = StreamFilter::of(streams(&many));
-        let StreamFilter::Bloom { bits, .. } = &filter else { panic!("1,500 scattered ids fit an exact list") };
+        let StreamFilter::Bloom { bits, .. } = &filter else {
+            panic!("1,500 scattered ids fit an exact list")
+        };
         assert!(bits.len() <= MAX_BLOOM_BYTES);
         let wrong = (0..10_000).filter(|n| filter.may_contain(StreamId::new(n * 7 + 1).into())).count();
         assert!(wrong < 300, "{wrong} of 10,000 absent streams are reported");
         let huge: Vec<u64> = (0..100_000).map(|n| n * 1_003).collect();
-        let StreamFilter::Bloom { bits, .. } = StreamFilter::of(streams(&huge)) else { panic!("not a Bloom filter") };
+        let StreamFilter::Bloom { bits, .. } = StreamFilter::of(streams(&huge)) else {
+            panic!("not a Bloom filter")
+        };
         assert_eq!(bits.len(), MAX_BLOOM_BYTES);
     }
 

@@ -12,6 +12,11 @@
 //!
 //! A page is named by the first 16 bytes of its BLAKE3 hash. Magics: `DURMANIF`, `DURMPAGE`, `DURCHECK`.
 
+#![cfg_attr(
+    not(test),
+    deny(clippy::indexing_slicing, clippy::cast_possible_truncation, clippy::arithmetic_side_effects)
+)]
+
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -284,7 +289,9 @@ impl WirePageRef {
     fn into_page_ref(self) -> Result<PageRef, FormatError> {
         let what = CHECKPOINT.what;
         if self.first >= self.end || self.rows == 0 {
-            return Err(DecodeError::invalid(what, format!("a page covers {}..{}", self.first, self.end)).into());
+            return Err(
+                DecodeError::invalid(what, format!("a page covers {}..{}", self.first, self.end)).into()
+            );
         }
         Ok(PageRef {
             id: SegmentId::from_bytes(array(what, "a page's id", &self.id)?),
@@ -304,7 +311,10 @@ impl WirePageRef {
                 self.bloom_probes,
                 self.bloom.as_deref(),
             )?,
-            snapshots: self.first_snapshot.zip(self.last_snapshot).map(|(a, b)| (Index::new(a), Index::new(b))),
+            snapshots: self
+                .first_snapshot
+                .zip(self.last_snapshot)
+                .map(|(a, b)| (Index::new(a), Index::new(b))),
             segment_bytes: self.segment_bytes,
             records: self.records,
         })

@@ -189,7 +189,8 @@ impl ManifestLog {
         let rows = self.rows();
         for row in &manifest.rows {
             if rows.containing(row.first).await?.as_ref() != Some(row) {
-                let reason = format!("its segment {}..{} is not the one that was committed", row.first, row.end);
+                let reason =
+                    format!("its segment {}..{} is not the one that was committed", row.first, row.end);
                 return Err(self.shared.store.unreadable(&key, DecodeError::invalid("manifest", reason)));
             }
         }
@@ -199,10 +200,13 @@ impl ManifestLog {
     fn check(&self, manifest: &Manifest) -> Result<()> {
         let (rows, snapshots) = (manifest.rows.len(), manifest.snapshots.len());
         if rows == 0 && snapshots == 0 {
-            return Err(self.discontinuous(manifest.previous_end, "an empty manifest says nothing".to_owned()));
+            return Err(
+                self.discontinuous(manifest.previous_end, "an empty manifest says nothing".to_owned())
+            );
         }
         if rows > MAX_ROWS_PER_MANIFEST || snapshots > MAX_ROWS_PER_MANIFEST {
-            let reason = format!("a manifest takes at most {MAX_ROWS_PER_MANIFEST} rows, not {}", rows.max(snapshots));
+            let reason =
+                format!("a manifest takes at most {MAX_ROWS_PER_MANIFEST} rows, not {}", rows.max(snapshots));
             return Err(self.discontinuous(manifest.previous_end, reason));
         }
         Ok(())
@@ -244,9 +248,12 @@ impl ManifestLog {
             let present = found.iter().take_while(|manifest| manifest.is_some()).count();
             let later = found.iter().skip(present).any(Option::is_some);
             for manifest in found.into_iter().take(present).flatten() {
-                let number = manifest.number;
+                // What the manifest calls itself may be what is wrong with it.
+                let number = state.next;
                 state.apply(&manifest).map_err(|reason| {
-                    self.shared.store.unreadable(&self.manifest_key(number), DecodeError::invalid("manifest", reason))
+                    self.shared
+                        .store
+                        .unreadable(&self.manifest_key(number), DecodeError::invalid("manifest", reason))
                 })?;
             }
             if later {
@@ -267,6 +274,10 @@ impl ManifestLog {
 impl fmt::Debug for ManifestLog {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Shared { branch, shard, .. } = &*self.shared;
-        f.debug_struct("ManifestLog").field("branch", branch).field("shard", shard).field("tip", &self.tip()).finish()
+        f.debug_struct("ManifestLog")
+            .field("branch", branch)
+            .field("shard", shard)
+            .field("tip", &self.tip())
+            .finish()
     }
 }

@@ -1,9 +1,12 @@
 //! What a manifest says of one archived segment, and of one snapshot.
 
+#![cfg_attr(
+    not(test),
+    deny(clippy::indexing_slicing, clippy::cast_possible_truncation, clippy::arithmetic_side_effects)
+)]
+
 use bytes::Bytes;
-use duramen_types::{
-    BranchName, ChainValue, DecodeError, Hash, HybridTime, Index, SegmentId, ShardId, Term,
-};
+use duramen_types::{BranchName, ChainValue, DecodeError, Hash, HybridTime, Index, SegmentId, ShardId, Term};
 use serde::Serialize;
 
 use super::filter::StreamFilter;
@@ -140,7 +143,9 @@ pub(super) fn hash_bytes(hash: &Hash) -> Bytes {
 pub(super) fn filter_fields(filter: &StreamFilter) -> (Option<Bytes>, u32, Option<Bytes>) {
     match filter {
         StreamFilter::Exact(exact) => (Some(Bytes::copy_from_slice(exact)), 0, None),
-        StreamFilter::Bloom { probes, bits } => (None, u32::from(*probes), Some(Bytes::copy_from_slice(bits))),
+        StreamFilter::Bloom { probes, bits } => {
+            (None, u32::from(*probes), Some(Bytes::copy_from_slice(bits)))
+        }
         StreamFilter::Any => (None, 0, None),
     }
 }

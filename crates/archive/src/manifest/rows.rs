@@ -74,7 +74,9 @@ impl Rows {
 
     /// The latest snapshot at or before `index`.
     pub async fn snapshot_at(&self, index: Index) -> Result<Option<SnapshotRow>> {
-        let best = |rows: &[SnapshotRow]| rows.iter().filter(|row| row.index <= index).max_by_key(|row| row.index).cloned();
+        let best = |rows: &[SnapshotRow]| {
+            rows.iter().filter(|row| row.index <= index).max_by_key(|row| row.index).cloned()
+        };
         let mut found = best(&self.state.snapshots);
         for page in self.state.pages.iter().rev() {
             let Some((first, last)) = page.snapshots else { continue };

@@ -5,8 +5,8 @@ use std::sync::Arc;
 use duramen_types::{ChainValue, HybridTime, Index, ManifestNumber, ShardId, Term, genesis};
 use serde::{Deserialize, Serialize};
 
-use super::format::{Checkpoint, Manifest, Page, PageRef};
 use super::filter::StreamFilter;
+use super::format::{Checkpoint, Manifest, Page, PageRef};
 use super::row::{SegmentRow, SnapshotRow};
 
 /// A point of a shard's history: what lies before the index `end`.
@@ -39,7 +39,10 @@ impl HistoryPoint {
         }
         if row.chain_before != self.chain {
             let (found, expected) = (row.chain_before, self.chain);
-            return Err(format!("segment {}..{} begins at chain {found}, not at {expected}", row.first, row.end));
+            return Err(format!(
+                "segment {}..{} begins at chain {found}, not at {expected}",
+                row.first, row.end
+            ));
         }
         if row.first_time < self.time || row.last_term < self.term || row.first >= row.end {
             return Err(format!("segment {}..{} goes back in time or term", row.first, row.end));
@@ -74,16 +77,22 @@ impl State {
         }
         if manifest.previous_end != self.tip.end || manifest.previous_chain != self.tip.chain {
             let (found, expected) = (manifest.previous_end, self.tip.end);
-            return Err(format!("it follows index {found}, where the history ends at {expected} or has another chain"));
+            return Err(format!(
+                "it follows index {found}, where the history ends at {expected} or has another chain"
+            ));
         }
         let mut tip = self.tip;
         for row in &manifest.rows {
             tip = tip.join(row)?;
         }
         for snapshot in &manifest.snapshots {
-            let joins = snapshot.index < tip.end || (snapshot.index == tip.end && snapshot.chain == tip.chain);
+            let joins =
+                snapshot.index < tip.end || (snapshot.index == tip.end && snapshot.chain == tip.chain);
             if !joins {
-                return Err(format!("the snapshot at {} is not of this history, which ends at {}", snapshot.index, tip.end));
+                return Err(format!(
+                    "the snapshot at {} is not of this history, which ends at {}",
+                    snapshot.index, tip.end
+                ));
             }
         }
         self.tip = tip;

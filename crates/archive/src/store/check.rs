@@ -105,9 +105,11 @@ async fn refuses(store: &Store, key: &ObjectKey, other: Bytes) -> Result<(), Str
     match store.create(key, other).await {
         Err(Error::Exists(_)) => Ok(()),
         Err(error) => Err(error.to_string()),
-        Ok(()) => Err("the second create replaced the first: the store ignores If-None-Match, and two writers could \
+        Ok(()) => Err(
+            "the second create replaced the first: the store ignores If-None-Match, and two writers could \
                        destroy each other's history; use a store with conditional PUT"
-            .to_owned()),
+                .to_owned(),
+        ),
     }
 }
 

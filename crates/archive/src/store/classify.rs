@@ -15,15 +15,18 @@ pub(super) fn classify(at: At, error: &StoreError) -> Error {
     match error {
         StoreError::NotFound { .. } => {
             let text = reason();
-            if text.contains("NoSuchBucket") || text.contains("ContainerNotFound") || at.operation == Operation::List {
+            if text.contains("NoSuchBucket")
+                || text.contains("ContainerNotFound")
+                || at.operation == Operation::List
+            {
                 Error::NoBucket(at)
             } else {
                 Error::Missing(at)
             }
         }
-        StoreError::AlreadyExists { .. } | StoreError::Precondition { .. } | StoreError::NotModified { .. } => {
-            Error::Exists(at)
-        }
+        StoreError::AlreadyExists { .. }
+        | StoreError::Precondition { .. }
+        | StoreError::NotModified { .. } => Error::Exists(at),
         StoreError::PermissionDenied { .. } | StoreError::Unauthenticated { .. } => {
             Error::Denied { at, reason: reason() }
         }
@@ -65,6 +68,9 @@ fn classify_by_causes(at: At, error: &StoreError) -> Error {
         cause = found.source();
     }
     match status(&reason) {
+        // Listings come without a variant of their own.
+        Some(401 | 403) => Error::Denied { at, reason },
+        Some(404) if at.operation == Operation::List => Error::NoBucket(at),
         Some(429 | 503) => Error::Throttled { at, attempts: 1, reason },
         _ if reason.contains("SlowDown") => Error::Throttled { at, attempts: 1, reason },
         Some(501) => Error::Unsupported { at, reason },

@@ -49,9 +49,8 @@ impl CredentialProvider for Chain {
         {
             return Ok(Arc::clone(&found.credential));
         }
-        let fresh = self.provider.provide_credentials().await.map_err(|error| object_store::Error::Generic {
-            store: "S3",
-            source: Box::new(NoCredentials(causes(&error))),
+        let fresh = self.provider.provide_credentials().await.map_err(|error| {
+            object_store::Error::Generic { store: "S3", source: Box::new(NoCredentials(causes(&error))) }
         })?;
         let credential = Arc::new(AwsCredential {
             key_id: fresh.access_key_id().to_owned(),
@@ -81,4 +80,96 @@ pub(crate) fn causes(error: &dyn std::error::Error) -> String {
         next = cause.source();
     }
     text
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::{AtomicU64, Ordering};
+    use std::time::Duration;
+
+    use aws_credential_types::Credentials;
+    use aws_credential_types::provider::error::CredentialsError;
+    use aws_credential_types::provider::future;
+
+    use super::*;
+
+    /// Seconds since 1970, set by the test.
+    #[derive(Debug, Clone, Default)]
+    struct Time(Arc<AtomicU64>);
+
+    impl Clock for Time {
+        fn now(&self) -> HybridTime {
+            HybridTime::ZERO.after(Duration::from_secs(self.0.load(Ordering::SeqCst)))
+        }
+
+        fn monotonic(&self) -> Duration {
+            Duration::from_secs(self.0.load(Ordering::SeqCst))
+        }
+    }
+
+    /// Gives credentials that last an hour, named by how many were given.
+    #[derive(Debug, Default)]
+    struct Hourly {
+        time: Time,
+        given: AtomicU64,
+    }
+
+    impl ProvideCredentials for Hourly {
+        fn provide_credentials<'a>(&'a self) -> future::ProvideCredentials<'a>
+        where
+            Self: 'a,
+        {
+            let given = self.given.fetch_add(1, Ordering::SeqCst);
+            let expiry = UNIX_EPOCH + self.time.monotonic() + Duration::from_secs(3600);
+            let name = given.to_string();
+            future::ProvideCredentials::ready(Ok(Credentials::new(
+                name,
+                "secret",
+                None,
+                Some(expiry),
+                "test",
+            )))
+        }
+    }
+
+    #[derive(Debug)]
+    struct Nothing;
+
+    impl ProvideCredentials for Nothing {
+        fn provide_credentials<'a>(&'a self) -> future::ProvideCredentials<'a>
+        where
+            Self: 'a,
+        {
+            future::ProvideCredentials::ready(Err(CredentialsError::not_loaded("no profile, no role")))
+        }
+    }
+
+    #[tokio::test]
+    async fn credentials_are_kept_until_shortly_before_they_expire() {
+        let time = Time::default();
+        let provider =
+            SharedCredentialsProvider::new(Hourly { time: time.clone(), given: AtomicU64::new(0) });
+        let chain = Chain::new(provider, Arc::new(time.clone()));
+        let name_at = async |seconds: u64| {
+            time.0.store(seconds, Ordering::SeqCst);
+            chain.get_credential().await.unwrap().key_id.clone()
+        };
+        assert_eq!(name_at(0).await, "0");
+        assert_eq!(name_at(3299).await, "0");
+        assert_eq!(name_at(3300).await, "1");
+        assert_eq!(name_at(3301).await, "1");
+    }
+
+    #[tokio::test]
+    async fn without_credentials_the_error_says_where_they_come_from() {
+        let chain = Chain::new(SharedCredentialsProvider::new(Nothing), Arc::new(Time::default()));
+        let error = chain.get_credential().await.unwrap_err();
+        let at = crate::At { operation: crate::Operation::Read, key: "k".into(), url: "s3://b".into() };
+        let error = super::super::classify::classify(at, &error);
+        assert!(matches!(error, crate::Error::NoCredentials { .. }) && !error.is_retryable(), "{error}");
+        assert!(
+            error.to_string().contains("no profile, no role") && error.to_string().contains("AWS_PROFILE"),
+            "{error}"
+        );
+    }
 }

@@ -11,8 +11,8 @@ use futures::stream::{self, BoxStream, StreamExt, TryStreamExt};
 use object_store::local::LocalFileSystem;
 use object_store::path::Path;
 use object_store::{
-    CopyOptions, GetOptions, GetResult, ListResult, MultipartUpload, ObjectMeta, ObjectStore, PutMultipartOptions,
-    PutOptions, PutPayload, PutResult, Result,
+    CopyOptions, GetOptions, GetResult, ListResult, MultipartUpload, ObjectMeta, ObjectStore,
+    PutMultipartOptions, PutOptions, PutPayload, PutResult, Result,
 };
 
 /// A [`LocalFileSystem`] whose writes survive a power cut and whose root need not exist before the first of them.
@@ -115,7 +115,11 @@ impl ObjectStore for Directory {
         }
     }
 
-    fn list_with_offset(&self, prefix: Option<&Path>, offset: &Path) -> BoxStream<'static, Result<ObjectMeta>> {
+    fn list_with_offset(
+        &self,
+        prefix: Option<&Path>,
+        offset: &Path,
+    ) -> BoxStream<'static, Result<ObjectMeta>> {
         match self.existing() {
             Ok(Some(files)) => sorted(files.list_with_offset(prefix, offset)),
             Ok(None) => stream::empty().boxed(),
@@ -126,7 +130,9 @@ impl ObjectStore for Directory {
     async fn list_with_delimiter(&self, prefix: Option<&Path>) -> Result<ListResult> {
         match self.existing()? {
             Some(files) => files.list_with_delimiter(prefix).await,
-            None => Ok(ListResult { common_prefixes: vec![], objects: vec![], extensions: Default::default() }),
+            None => {
+                Ok(ListResult { common_prefixes: vec![], objects: vec![], extensions: Default::default() })
+            }
         }
     }
 

@@ -19,7 +19,10 @@ use super::options::{Checksum, Location, Scheme, is_this_machine};
 use crate::{Error, Result};
 
 /// The store that a location names, and the prefix in it.
-pub(super) async fn open(location: &Location, clock: &Arc<dyn Clock>) -> Result<(Arc<dyn ObjectStore>, Path)> {
+pub(super) async fn open(
+    location: &Location,
+    clock: &Arc<dyn Clock>,
+) -> Result<(Arc<dyn ObjectStore>, Path)> {
     let prefix = match location.scheme {
         // The directory itself is the root of the store.
         Scheme::File => Path::default(),
@@ -70,7 +73,8 @@ async fn s3(location: &Location, clock: &Arc<dyn Clock>) -> Result<Arc<dyn Objec
     }
     let environment = loader.load().await;
     let endpoint = options.endpoint.as_deref().or_else(|| environment.endpoint_url()).map(str::to_owned);
-    let local = endpoint.as_deref().and_then(|url| Url::parse(url).ok()).is_some_and(|url| is_this_machine(&url));
+    let local =
+        endpoint.as_deref().and_then(|url| Url::parse(url).ok()).is_some_and(|url| is_this_machine(&url));
     let region = environment.region().map_or("us-east-1", Region::as_ref);
     let path_style = options.path_style.unwrap_or(endpoint.is_some());
     let mut builder = AmazonS3Builder::new()
@@ -78,6 +82,8 @@ async fn s3(location: &Location, clock: &Arc<dyn Clock>) -> Result<Arc<dyn Objec
         .with_region(region)
         .with_virtual_hosted_style_request(!path_style)
         .with_skip_signature(options.anonymous)
+        // One request an object says for each whether it may be deleted; a bulk request hides that in its answer.
+        .with_disable_bulk_delete(true)
         .with_client_options(client(location, options.allow_http || local))
         .with_retry(no_retries());
     if let Some(endpoint) = endpoint {

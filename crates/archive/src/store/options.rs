@@ -72,7 +72,8 @@ mod duration {
 
     pub fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Duration, D::Error> {
         let text = String::deserialize(deserializer)?;
-        humantime::parse_duration(&text).map_err(|error| D::Error::custom(format!("{text:?} is no duration: {error}")))
+        humantime::parse_duration(&text)
+            .map_err(|error| D::Error::custom(format!("{text:?} is no duration: {error}")))
     }
 }
 
@@ -110,7 +111,8 @@ impl StoreOptions {
             "false" | "0" => Ok(false),
             _ => Err(format!("{name}={value:?} is neither true nor false")),
         };
-        let duration = || humantime::parse_duration(value).map_err(|error| format!("{name}={value:?}: {error}"));
+        let duration =
+            || humantime::parse_duration(value).map_err(|error| format!("{name}={value:?}: {error}"));
         match name {
             "endpoint" => self.endpoint = Some(value.to_owned()),
             "path_style" => self.path_style = Some(flag()?),
@@ -126,7 +128,9 @@ impl StoreOptions {
                 }
             }
             "request_timeout" => self.request_timeout = duration()?,
-            "attempts" => self.attempts = value.parse().map_err(|_| format!("attempts={value:?} is no number"))?,
+            "attempts" => {
+                self.attempts = value.parse().map_err(|_| format!("attempts={value:?} is no number"))?
+            }
             "max_backoff" => self.max_backoff = duration()?,
             _ => return Err(format!("the URL has an unknown parameter {name:?}")),
         }
@@ -153,7 +157,8 @@ impl StoreOptions {
                 "https" => {}
                 "http" if self.allow_http || is_this_machine(&url) => {}
                 "http" => problems.push("the endpoint has no TLS: use https, or set allow_http".to_owned()),
-                other => problems.push(format!("the endpoint begins with {other}://, not with https:// or http://")),
+                other => problems
+                    .push(format!("the endpoint begins with {other}://, not with https:// or http://")),
             },
         }
         if self.request_timeout.is_zero() {
@@ -182,7 +187,10 @@ impl Location {
             Ok(url) => url,
             Err(error) => {
                 let hint = "write file:///absolute/path, s3://bucket/prefix, gs://, az:// or memory:";
-                return refuse(text.split('?').next().unwrap_or(text), vec![format!("it is no URL ({error}): {hint}")]);
+                return refuse(
+                    text.split('?').next().unwrap_or(text),
+                    vec![format!("it is no URL ({error}): {hint}")],
+                );
             }
         };
         let shown = shown(&url);
@@ -208,7 +216,9 @@ impl Location {
         match scheme {
             Scheme::Memory => {}
             Scheme::File if !bucket.is_empty() => {
-                problems.push(format!("{bucket:?} is taken for a host: a directory needs three slashes, file:///"));
+                problems.push(format!(
+                    "{bucket:?} is taken for a host: a directory needs three slashes, file:///"
+                ));
             }
             Scheme::File if url.to_file_path().is_err() => problems.push("it names no directory".to_owned()),
             Scheme::File => {}
@@ -218,7 +228,8 @@ impl Location {
             Scheme::S3 | Scheme::Gcs | Scheme::Azure => {}
         }
         if !url.username().is_empty() || url.password().is_some() {
-            problems.push("credentials do not belong into the URL: use the environment or a profile".to_owned());
+            problems
+                .push("credentials do not belong into the URL: use the environment or a profile".to_owned());
         }
         options.problems(scheme, &mut problems);
         if problems.is_empty() {
@@ -252,7 +263,8 @@ mod tests {
 
     #[test]
     fn the_query_of_a_url_sets_options() {
-        let url = "s3://bucket/a/b?endpoint=http://127.0.0.1:9000&path_style=true&region=eu-1&request_timeout=5s";
+        let url =
+            "s3://bucket/a/b?endpoint=http://127.0.0.1:9000&path_style=true&region=eu-1&request_timeout=5s";
         let location = Location::parse(url, &StoreOptions::default()).unwrap();
         assert_eq!(&*location.shown, "s3://bucket/a/b");
         assert_eq!(location.options.endpoint.as_deref(), Some("http://127.0.0.1:9000"));
@@ -263,7 +275,9 @@ mod tests {
 
     #[test]
     fn all_mistakes_are_reported_at_once_and_secrets_are_not_shown() {
-        let text = problems("s3://key:secret@bucket/?endpoint=http://example.com&attempts=0&colour=red&anonymous=maybe");
+        let text = problems(
+            "s3://key:secret@bucket/?endpoint=http://example.com&attempts=0&colour=red&anonymous=maybe",
+        );
         for part in ["no TLS", "attempts is zero", "\"colour\"", "neither true nor false", "do not belong"] {
             assert!(text.contains(part), "{part} is not in {text}");
         }

@@ -184,7 +184,9 @@ pub(super) async fn get(store: &Store, key: &ObjectKey, limit: u64) -> Result<By
         };
         match store.once(&at, limit, request).await? {
             (Some(bytes), size) if length(&bytes) == size => Ok(bytes),
-            (Some(bytes), expected) => Err(Error::WrongSize { at: at.clone(), expected, found: length(&bytes) }),
+            (Some(bytes), expected) => {
+                Err(Error::WrongSize { at: at.clone(), expected, found: length(&bytes) })
+            }
             (None, size) => Err(Error::TooLarge { at: at.clone(), size, limit }),
         }
     };
@@ -206,7 +208,8 @@ async fn ranged(store: &Store, key: &ObjectKey, range: Range<u64>) -> Result<(By
     let expected = range.end.saturating_sub(range.start);
     let read = || async {
         let request = async {
-            let options = GetOptions { range: Some(GetRange::Bounded(range.clone())), ..GetOptions::default() };
+            let options =
+                GetOptions { range: Some(GetRange::Bounded(range.clone())), ..GetOptions::default() };
             let found = store.objects().get_opts(&path, options).await?;
             let size = found.meta.size;
             found.bytes().await.map(|bytes| (bytes, size))

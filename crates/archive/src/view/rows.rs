@@ -131,7 +131,11 @@ impl ShardView {
         let mut found = Vec::new();
         for part in self.parts.iter() {
             let rows = part.rows.snapshots().await?.into_iter().filter(|row| row.index <= part.range.end);
-            found.extend(rows.map(|row| ViewSnapshot { shard: self.shard, branch: part.branch.clone(), row }));
+            found.extend(rows.map(|row| ViewSnapshot {
+                shard: self.shard,
+                branch: part.branch.clone(),
+                row,
+            }));
         }
         Ok(found)
     }
@@ -164,8 +168,7 @@ impl ViewCursor {
     pub async fn next(&mut self) -> Result<Option<ViewRow>> {
         while let Some(part) = self.view.parts.get(self.part) {
             if self.position < part.range.end {
-                let within =
-                    self.within.get_or_insert_with(|| part.rows.cursor(self.position, self.stream));
+                let within = self.within.get_or_insert_with(|| part.rows.cursor(self.position, self.stream));
                 let row = within.next().await?.filter(|row| row.first < part.range.end);
                 if let Some(row) = row {
                     let row = part.view(self.view.shard, row);
