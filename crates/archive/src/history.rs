@@ -1,6 +1,6 @@
 //! Reading the history: streams, whole entries, and the state of a shard at any cut.
 //!
-//! [`History`] joins what the manifests say ([`ShardView`]) with what the segments hold, from the object store or
+//! [`History`] joins what the manifests say ([`ShardView`](crate::ShardView)) with what the segments hold, from the object store or
 //! from a local copy of it, through one [`SegmentCache`].
 
 mod entries;

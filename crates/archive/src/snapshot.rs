@@ -76,7 +76,8 @@ impl Snapshot {
         let shard = ShardId::new(reader.u16()?);
         let archive = ArchiveId::from_bytes(reader.array()?);
         let len = usize::from(reader.u8()?);
-        let branch = std::str::from_utf8(reader.take(len)?).ok().and_then(|name| BranchName::parse(name).ok());
+        let branch =
+            std::str::from_utf8(reader.take(len)?).ok().and_then(|name| BranchName::parse(name).ok());
         let Some(branch) = branch else { return reader.invalid("the branch's name is none") };
         let end = Index::new(reader.u64()?);
         let chain = Hash::from_bytes(reader.array()?);
@@ -137,7 +138,8 @@ fn decompress(stored: &[u8], raw: u64) -> Result<Vec<u8>, DecodeError> {
     if raw > MAX_RAW {
         return Err(DecodeError::TooLarge { what: WHAT, size: raw, limit: MAX_RAW });
     }
-    let invalid = |error: std::io::Error| DecodeError::invalid(WHAT, format!("it does not decompress: {error}"));
+    let invalid =
+        |error: std::io::Error| DecodeError::invalid(WHAT, format!("it does not decompress: {error}"));
     let mut out = Vec::new();
     let decoder = zstd::stream::read::Decoder::with_buffer(stored).map_err(invalid)?;
     decoder.take(raw.saturating_add(1)).read_to_end(&mut out).map_err(invalid)?;
@@ -149,6 +151,7 @@ fn decompress(stored: &[u8], raw: u64) -> Result<Vec<u8>, DecodeError> {
 }
 
 #[cfg(test)]
+#[expect(clippy::indexing_slicing, reason = "a test may fail by panicking")]
 mod tests {
     use super::*;
     use crate::segment::tests::log::RandomLog;

@@ -16,7 +16,9 @@ pub enum HistoryError {
     Snapshot { object: String, cause: DecodeError },
     #[error("{object} does not fit the rest of the history: {reason}; verify the archive")]
     Inconsistent { object: String, reason: String },
-    #[error("{object} holds entries that are not the continuation of the log before it: {cause}; verify the archive")]
+    #[error(
+        "{object} holds entries that are not the continuation of the log before it: {cause}; verify the archive"
+    )]
     Replay { object: String, cause: ApplyError },
     /// The archive's record of what became of a batch is not what replaying gives.
     #[error("{object}: replaying entry {entry} gives its batches other outcomes than the archive has")]

@@ -5,8 +5,8 @@ use std::ops::Range;
 
 use duramen_types::Index;
 
-use super::pipeline::{Pipeline, compute};
 use super::History;
+use super::pipeline::{Pipeline, compute};
 use crate::{EntryRow, SegmentReader, ShardView, ViewRow};
 
 /// Some pages of one segment's entry table.

@@ -48,10 +48,14 @@ impl History {
         let bytes = self.inner.store.get(&key, snapshot.row.bytes).await?;
         let unreadable = |cause| HistoryError::Snapshot { object: key.to_string(), cause };
         if Hash::from_bytes(blake3::hash(&bytes).into()) != snapshot.row.hash {
-            return Err(unreadable(DecodeError::invalid("snapshot", "its bytes do not have the manifest's hash")));
+            return Err(unreadable(DecodeError::invalid(
+                "snapshot",
+                "its bytes do not have the manifest's hash",
+            )));
         }
         let read = Snapshot::decode(&bytes).map_err(unreadable)?;
-        read.check(self.inner.archive, &snapshot.branch, snapshot.shard, &snapshot.row).map_err(unreadable)?;
+        read.check(self.inner.archive, &snapshot.branch, snapshot.shard, &snapshot.row)
+            .map_err(unreadable)?;
         Ok(read.state)
     }
 
@@ -70,7 +74,8 @@ impl History {
             let page = reader.entry_page(reader.index().entry_page_at(time)).await?;
             let later = page.iter().find(|entry| entry.time > time).map(|entry| entry.id.index);
             // The page's first entry is not later than `time`, or it is the segment's first.
-            let found = later.or_else(|| page.last().map(|entry| entry.id.index.next())).unwrap_or(row.visible.end);
+            let found =
+                later.or_else(|| page.last().map(|entry| entry.id.index.next())).unwrap_or(row.visible.end);
             if found < row.visible.end {
                 return Ok(found.max(row.visible.start));
             }
@@ -97,7 +102,11 @@ fn replay(state: &mut ShardState, pages: Pages) -> Result<()> {
             .map_err(|cause| HistoryError::Replay { object: object(), cause })?;
         let same = applied.time == entry.time
             && applied.batches.len() == entry.batches.len()
-            && applied.batches.iter().zip(&entry.batches).all(|(found, stated)| Fate::from(found) == stated.fate);
+            && applied
+                .batches
+                .iter()
+                .zip(&entry.batches)
+                .all(|(found, stated)| Fate::from(found) == stated.fate);
         if !same {
             return Err(HistoryError::Diverged { object: object(), entry: entry.id });
         }

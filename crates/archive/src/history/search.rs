@@ -14,7 +14,12 @@ impl History {
     ///
     /// A binary search over the segments that may hold the stream: about one request for each halving, none for
     /// segments whose directories are cached.
-    pub(super) async fn position_of(&self, view: &ShardView, stream: StreamId, offset: Offset) -> Result<Index> {
+    pub(super) async fn position_of(
+        &self,
+        view: &ShardView,
+        stream: StreamId,
+        offset: Offset,
+    ) -> Result<Index> {
         let (mut from, mut to) = (created(stream), view.tip().end);
         let mut position = from;
         while offset > Offset::ZERO && from < to {

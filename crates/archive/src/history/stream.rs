@@ -44,7 +44,8 @@ impl History {
                 let mut rows = rows.as_slice();
                 while !rows.is_empty() {
                     let (now, later) = rows.split_at(step.min(rows.len()));
-                    let work = history.clone().read_rows(row.clone(), reader.clone(), now.to_vec(), wanted.clone());
+                    let work =
+                        history.clone().read_rows(row.clone(), reader.clone(), now.to_vec(), wanted.clone());
                     if !feeder.submit(work).await {
                         return Ok(());
                     }
@@ -101,7 +102,9 @@ impl History {
         for (stream_row, block) in rows.iter().zip(blocks) {
             let batches = batches_of(&reader, stream_row, &block)?;
             let in_view = batches.iter().filter(|batch| row.visible.contains(&batch.index));
-            found.extend(in_view.filter(|batch| batch.base < wanted.end && batch.end() > wanted.start).cloned());
+            found.extend(
+                in_view.filter(|batch| batch.base < wanted.end && batch.end() > wanted.start).cloned(),
+            );
         }
         Ok(found)
     }

@@ -8,8 +8,8 @@ use proptest::prelude::*;
 
 use super::*;
 
-pub(crate) mod log;
 mod damage;
+pub(crate) mod log;
 mod round_trip;
 
 use log::{Logged, RandomLog};

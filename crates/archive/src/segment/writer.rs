@@ -16,6 +16,7 @@ use super::format::{LEAD, SegmentIdentity, TARGET_BLOCK, TARGET_ENTRY_PAGE};
 use super::part::Part;
 use super::streams;
 use super::trailer::Trailer;
+use crate::{SegmentRow, StreamFilter};
 
 mod layout;
 
@@ -89,6 +90,41 @@ pub struct SegmentFacts {
     pub hash: Hash,
     /// The streams that the segment has appended batches of, in order.
     pub streams: Vec<StreamId>,
+}
+
+impl SegmentObject {
+    /// The object in one piece, as a single create-only PUT wants it; gives up each chunk once it is copied.
+    pub fn into_bytes(self) -> Bytes {
+        let length = self.chunks.iter().map(Bytes::len).sum();
+        let mut whole = Vec::with_capacity(length);
+        for chunk in self.chunks {
+            whole.extend_from_slice(&chunk);
+        }
+        whole.into()
+    }
+}
+
+impl SegmentFacts {
+    /// The manifest's row of the segment.
+    pub fn row(&self) -> SegmentRow {
+        SegmentRow {
+            id: self.identity.segment,
+            first: self.first,
+            end: self.end,
+            first_time: self.first_time,
+            last_time: self.last_time,
+            last_term: self.last_term,
+            bytes: self.bytes,
+            records: self.records,
+            record_times: self.timestamps,
+            has_user_entries: self.has_user_entries,
+            chain_before: self.chain_before,
+            chain_after: self.chain_after,
+            streams: StreamFilter::of(self.streams.iter().copied()),
+            hash: self.hash,
+            level: 0,
+        }
+    }
 }
 
 /// Collects entries, then lays them out as a segment.

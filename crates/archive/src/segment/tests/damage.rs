@@ -42,7 +42,10 @@ fn every_truncation_of_a_segment_is_an_error() {
     let good = small();
     for len in 0..good.len() {
         assert!(open(good.slice(..len)).is_err(), "{len} bytes");
-        assert!(open(good.slice(len + 1..)).and_then(|reader| block_on(reader.verify_full())).is_err(), "from {len}");
+        assert!(
+            open(good.slice(len + 1..)).and_then(|reader| block_on(reader.verify_full())).is_err(),
+            "from {len}"
+        );
     }
 }
 

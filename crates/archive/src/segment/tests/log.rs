@@ -113,7 +113,8 @@ impl RandomLog {
             epoch: 0,
             sequence: self.rng.random_range(0..4) / 3,
         });
-        let match_offset = self.rng.random_ratio(1, 6).then(|| Offset::new(next + self.rng.random_range(0..2)));
+        let match_offset =
+            self.rng.random_ratio(1, 6).then(|| Offset::new(next + self.rng.random_range(0..2)));
         let fencing_token = self.state.stream(stream).and_then(|stream| stream.fencing_token.clone());
         let header = BatchHeader {
             stream,
@@ -154,9 +155,12 @@ impl RandomLog {
     fn rescue(&mut self) -> Entry {
         let stream = self.stream();
         let items: Vec<AppendItem> = (0..self.rng.random_range(1..3)).map(|_| self.item(stream)).collect();
-        let origin =
-            RescueOrigin { term: Term::new(self.rng.random_range(0..5)), index: Index::new(self.rng.random_range(0..50)) };
-        let (batches, data): (Vec<_>, Vec<_>) = items.into_iter().map(|item| (item.header, item.batch)).unzip();
+        let origin = RescueOrigin {
+            term: Term::new(self.rng.random_range(0..5)),
+            index: Index::new(self.rng.random_range(0..50)),
+        };
+        let (batches, data): (Vec<_>, Vec<_>) =
+            items.into_iter().map(|item| (item.header, item.batch)).unzip();
         Entry::with_batches(self.head(EntryBody::Rescue { origin, batches }), &data)
     }
 

@@ -24,8 +24,9 @@ fn check(log: &[Logged], object: &SegmentObject, chain_before: ChainValue, chain
             }
         }
     }
-    let rows: Vec<EntryRow> =
-        (0..reader.index().entry_pages()).flat_map(|page| block_on(reader.entry_page(page)).unwrap()).collect();
+    let rows: Vec<EntryRow> = (0..reader.index().entry_pages())
+        .flat_map(|page| block_on(reader.entry_page(page)).unwrap())
+        .collect();
     assert_eq!(rows.len(), log.len());
     for (row, logged) in rows.iter().zip(log) {
         assert_eq!((row.id, row.time, &row.head), (logged.id, logged.time, logged.entry.head()));
@@ -42,7 +43,8 @@ fn check(log: &[Logged], object: &SegmentObject, chain_before: ChainValue, chain
                 let slots = row.slot as usize..(row.slot + row.batches) as usize;
                 found.extend(block.batches()[slots].iter().filter(|batch| batch.end() > from).cloned());
             }
-            let found: Vec<_> = found.into_iter().map(|batch| (batch.base, batch.time, batch.index, batch.batch)).collect();
+            let found: Vec<_> =
+                found.into_iter().map(|batch| (batch.base, batch.time, batch.index, batch.batch)).collect();
             let wanted: Vec<_> = model.iter().filter(|batch| batch.0 >= from).cloned().collect();
             assert_eq!(found, wanted);
         }
