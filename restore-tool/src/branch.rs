@@ -109,7 +109,8 @@ pub fn default_name(parent: &BranchName, time: HybridTime) -> BranchName {
         .collect();
     let room = LONGEST_NAME.saturating_sub(time.len()).saturating_sub(1);
     let parent: String = parent.as_str().chars().take(room).collect();
-    BranchName::parse(&format!("{parent}-{time}")).expect("a branch name, digits and hyphens make a branch name")
+    BranchName::parse(&format!("{parent}-{time}"))
+        .expect("a branch name, digits and hyphens make a branch name")
 }
 
 /// A hold on a branch for as long as its history is being chosen. Once a branch reaches it, that protects it for good.

@@ -60,7 +60,12 @@ pub enum Error {
         "branch {branch} of {url} has no restore point {name}; it has {}. A new one is known once it is archived",
         listed(.known)
     )]
-    UnknownRestorePoint { url: Arc<str>, branch: BranchName, name: RestorePointName, known: Vec<RestorePointName> },
+    UnknownRestorePoint {
+        url: Arc<str>,
+        branch: BranchName,
+        name: RestorePointName,
+        known: Vec<RestorePointName>,
+    },
     #[error("the target position is wrong: {reason}; give `shard:index` for every shard, or a plan's JSON")]
     Position { reason: String },
     #[error("shard {shard} of branch {branch} is archived up to index {end}, the target asks for {asked}")]
@@ -91,7 +96,9 @@ pub enum Error {
     OtherArchive { dir: PathBuf, url: Arc<str>, expected: ArchiveId, found: ArchiveId },
     #[error("{what} {name:?} does not exist on branch {branch} at {}; {hint}", when::format(*.at))]
     UnknownStream { what: &'static str, name: String, branch: BranchName, at: HybridTime, hint: String },
-    #[error("a batch of stream {stream} at offset {offset} can't be read: {reason}; run `duramen-restore verify --full`")]
+    #[error(
+        "a batch of stream {stream} at offset {offset} can't be read: {reason}; run `duramen-restore verify --full`"
+    )]
     Batch { stream: String, offset: u64, reason: String },
     #[error("{text:?} is no key of an archive: keys look like main/shard-0001/manifest/00000000000000000000")]
     NotAKey { text: String },

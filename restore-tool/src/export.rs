@@ -7,7 +7,9 @@ use duramen_archive::{BranchView, History, ShardView, Store};
 use duramen_client::jsonl;
 use duramen_state::{ShardState, Stream};
 use duramen_types::batch::{Batch, RecordRef};
-use duramen_types::{BranchName, HybridTime, Index, Offset, ShardId, StreamId, StreamName, TenantName, shard_of};
+use duramen_types::{
+    BranchName, HybridTime, Index, Offset, ShardId, StreamId, StreamName, TenantName, shard_of,
+};
 use flate2::Compression;
 use flate2::write::GzEncoder;
 use serde::Serialize;
@@ -19,7 +21,10 @@ use crate::{Error, Observer, Result, Step, Target, plan};
 pub enum Streams {
     /// Every stream of every tenant; each line also says whose record it is.
     All,
-    One { tenant: TenantName, stream: StreamName },
+    One {
+        tenant: TenantName,
+        stream: StreamName,
+    },
 }
 
 /// How records are written.
@@ -113,7 +118,13 @@ struct Export<'a> {
 }
 
 impl Export<'_> {
-    async fn shard(&mut self, shard: ShardId, cut: Index, wanted: &Streams, out: &mut Output<'_>) -> Result<()> {
+    async fn shard(
+        &mut self,
+        shard: ShardId,
+        cut: Index,
+        wanted: &Streams,
+        out: &mut Output<'_>,
+    ) -> Result<()> {
         let rows = self.view.shard(shard).await?;
         let state = self.history.state_at(&rows, cut).await?;
         match wanted {
@@ -153,7 +164,11 @@ impl Export<'_> {
         out: &mut Output<'_>,
     ) -> Result<()> {
         let prefix = if self.with_names {
-            format!("{{\"tenant\":{},\"stream\":{},", text(stream.tenant.as_str()), text(stream.name.as_str()))
+            format!(
+                "{{\"tenant\":{},\"stream\":{},",
+                text(stream.tenant.as_str()),
+                text(stream.name.as_str())
+            )
         } else {
             "{".to_owned()
         };
@@ -187,7 +202,8 @@ impl Export<'_> {
             offset: base.get(),
             reason: error.to_string(),
         };
-        let records = Batch::from_trusted(bytes.clone()).and_then(|batch| batch.records(base)).map_err(broken)?;
+        let records =
+            Batch::from_trusted(bytes.clone()).and_then(|batch| batch.records(base)).map_err(broken)?;
         let mut lines = Vec::new();
         let mut count = 0_u64;
         for record in &records {

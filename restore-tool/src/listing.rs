@@ -119,7 +119,7 @@ impl BranchListing {
             let tip = rows.tip();
             self.shards.push(ShardWindow {
                 shard,
-                first: plan::first_time(&rows).await?,
+                first: plan::first_time(&view, &rows).await?,
                 last: tip.time,
                 closed: closed.shards.get(&shard).copied().unwrap_or_default(),
                 end: tip.end,

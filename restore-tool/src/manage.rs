@@ -2,7 +2,9 @@
 
 use std::sync::Arc;
 
-use duramen_archive::{CheckReport, Hold, Identity, ObjectKey, SegmentIdentity, SegmentReader, Store, describe};
+use duramen_archive::{
+    CheckReport, Hold, Identity, ObjectKey, SegmentIdentity, SegmentReader, Store, describe,
+};
 use duramen_types::SegmentId;
 use serde::Serialize;
 use serde_json::{Value, json};
@@ -16,18 +18,30 @@ const MAX_SHOWN: u64 = 256 << 20;
 
 /// What the object under `key` says, as JSON; of a segment, its trailer.
 pub async fn show(store: &Store, key: &str) -> Result<Value> {
-    let Some(parsed) = ObjectKey::parse(key) else { return Err(Error::NotAKey { text: key.chars().take(200).collect() }) };
+    let Some(parsed) = ObjectKey::parse(key) else {
+        return Err(Error::NotAKey { text: key.chars().take(200).collect() });
+    };
     if let ObjectKey::Segment { branch, shard, id, .. } = &parsed {
         let identity = Identity::open(store).await?;
         let length = store.size(&parsed).await?;
-        let segment = SegmentIdentity { archive: identity.archive, branch: branch.clone(), shard: *shard, segment: *id };
+        let segment = SegmentIdentity {
+            archive: identity.archive,
+            branch: branch.clone(),
+            shard: *shard,
+            segment: *id,
+        };
         return show_segment(store, &parsed, length, &segment).await;
     }
     let bytes = store.get(&parsed, MAX_SHOWN).await?;
     Ok(describe(&parsed, &bytes).map_err(|error| store.unreadable(&parsed, error))?)
 }
 
-async fn show_segment(store: &Store, key: &ObjectKey, length: u64, identity: &SegmentIdentity) -> Result<Value> {
+async fn show_segment(
+    store: &Store,
+    key: &ObjectKey,
+    length: u64,
+    identity: &SegmentIdentity,
+) -> Result<Value> {
     let source = Arc::new(StoreSource::new(store, key.clone()));
     let reader = SegmentReader::open(source, length, identity).await?;
     let trailer = reader.index().trailer();

@@ -77,12 +77,8 @@ pub(crate) async fn open_segment(
     archive: ArchiveId,
     row: &ViewRow,
 ) -> Result<SegmentReader, SegmentError> {
-    let identity = SegmentIdentity {
-        archive,
-        branch: row.branch.clone(),
-        shard: row.shard,
-        segment: row.row.id,
-    };
+    let identity =
+        SegmentIdentity { archive, branch: row.branch.clone(), shard: row.shard, segment: row.row.id };
     let reader = SegmentReader::open(source, row.row.bytes, &identity).await?;
     let (trailer, stated) = (reader.index().trailer(), &row.row);
     let same = trailer.first == stated.first
@@ -99,6 +95,9 @@ pub(crate) async fn open_segment(
     Err(SegmentError::Altered {
         object: row.key().to_string(),
         part: "trailer".to_owned(),
-        reason: format!("it covers {}..{} otherwise than its manifest's row says", trailer.first, trailer.end),
+        reason: format!(
+            "it covers {}..{} otherwise than its manifest's row says",
+            trailer.first, trailer.end
+        ),
     })
 }

@@ -3,8 +3,8 @@
 use std::sync::Arc;
 
 use duramen_archive::{
-    BranchView, ClosedTimes, Cut, History, HistoryOptions, HistoryPoint, ObjectKey, SegmentCache, ShardView, Store,
-    paths::ShardFolder,
+    BranchView, ClosedTimes, Cut, History, HistoryOptions, HistoryPoint, ObjectKey, SegmentCache, ShardView,
+    Store, paths::ShardFolder,
 };
 use duramen_client::when;
 use duramen_types::{ArchiveId, BranchName, HybridTime, Index, RestorePointName, ShardId};
@@ -180,7 +180,8 @@ fn check_position(view: &BranchView, position: &Position) -> Result<()> {
     }
     match position.shards.keys().find(|shard| shard.get() > view.identity().shards) {
         Some(shard) => {
-            let reason = format!("the archive has no shard {shard}, its shards are 0 to {}", view.identity().shards);
+            let reason =
+                format!("the archive has no shard {shard}, its shards are 0 to {}", view.identity().shards);
             Err(Error::Position { reason })
         }
         None => Ok(()),
@@ -212,7 +213,7 @@ async fn plan_shard(
     closed: &ClosedTimes,
 ) -> Result<(PlannedShard, Option<HybridTime>)> {
     let rows = view.shard(shard).await?;
-    let first = first_time(&rows).await?;
+    let first = first_time(view, &rows).await?;
     let cut = match resolved {
         Resolved::Time(time) => point::at_time(view, &rows, *time).await?,
         Resolved::Ends => rows.tip(),
@@ -223,7 +224,8 @@ async fn plan_shard(
             };
             let point = point::at_index(view, &rows, wanted.end).await?;
             if wanted.chain.is_some_and(|chain| chain != point.chain) {
-                let reason = format!("shard {shard} has another history at index {} than the plan says", wanted.end);
+                let reason =
+                    format!("shard {shard} has another history at index {} than the plan says", wanted.end);
                 return Err(Error::Position { reason });
             }
             point
@@ -233,14 +235,15 @@ async fn plan_shard(
     Ok((PlannedShard { shard, cut, archived: rows.tip().end, closed, reach: None }, first))
 }
 
-/// The time of the first entry that the shard's history has; the history must begin at its beginning.
-pub(crate) async fn first_time(rows: &ShardView) -> Result<Option<HybridTime>> {
+/// The time of the first entry that the shard's history has, apart from those of a new shard, which have no time; the
+/// history must begin at its beginning.
+pub(crate) async fn first_time(view: &BranchView, rows: &ShardView) -> Result<Option<HybridTime>> {
     let Some(first) = rows.cursor(Index::ZERO, None).next().await? else { return Ok(None) };
     if first.visible.start != Index::ZERO {
         let reason = format!("the first archived entry has index {}", first.visible.start);
         return Err(Error::Gap { branch: first.branch, shard: rows.shard(), reason });
     }
-    Ok(Some(first.row.first_time))
+    point::first_time(view, rows).await
 }
 
 /// Finds every object that the history of a shard before `end` consists of.

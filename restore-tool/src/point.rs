@@ -54,6 +54,27 @@ pub(crate) async fn at_index(view: &BranchView, shard: &ShardView, index: Index)
     }
 }
 
+/// The time of the first entry that has one.
+pub(crate) async fn first_time(view: &BranchView, shard: &ShardView) -> Result<Option<HybridTime>> {
+    let Some(first) = shard.first_after(HybridTime::ZERO).await? else { return Ok(None) };
+    let mut cursor = shard.cursor(first.visible.start, None);
+    while let Some(row) = cursor.next().await? {
+        if row.row.first_time > HybridTime::ZERO {
+            return Ok(Some(row.row.first_time));
+        }
+        let source = Arc::new(StoreSource::new(view.store(), row.key()));
+        let reader = open_segment(source, view.identity().archive, &row).await?;
+        for number in 0..reader.index().entry_pages() {
+            let page = reader.entry_page(number).await?;
+            let timed = page.iter().find(|entry| entry.time > HybridTime::ZERO);
+            if let Some(found) = timed.filter(|entry| row.visible.contains(&entry.id.index)) {
+                return Ok(Some(found.time));
+            }
+        }
+    }
+    Ok(None)
+}
+
 enum Scan {
     /// An entry was found; the point before it, or `None` if it is the segment's first.
     Stopped(Option<HistoryPoint>),

@@ -8,7 +8,8 @@ use std::sync::Arc;
 use duramen_archive::{BranchView, Depth, Random, Store};
 use duramen_client::when;
 use duramen_restore::{
-    BranchOptions, Error, ExportFormat, HydrateOptions, Position, RepairOptions, Streams, Target, VerifyOptions,
+    BranchOptions, Error, ExportFormat, HydrateOptions, Position, RepairOptions, Streams, Target,
+    VerifyOptions,
 };
 use duramen_types::{Clock, HybridTime, SystemClock};
 
@@ -90,7 +91,11 @@ pub(crate) async fn run(cli: Cli) -> Result {
         Command::Check => {
             let checked = duramen_restore::check(&store).await?;
             print::show(&common, &checked, || print::checked(&checked));
-            if checked.passed() { Ok(Outcome::Done) } else { Err(Failure::Other("the store did not pass".to_owned())) }
+            if checked.passed() {
+                Ok(Outcome::Done)
+            } else {
+                Err(Failure::Other("the store did not pass".to_owned()))
+            }
         }
         Command::Hold { command: HoldCommand::List } => {
             let holds = duramen_restore::holds(&store).await?;
@@ -121,12 +126,14 @@ fn wanted(args: &TargetArgs, now: HybridTime) -> Result<Target> {
 
 fn chosen(args: &TargetArgs, now: HybridTime) -> Result<Option<Target>> {
     if let Some(text) = &args.target_time {
-        let time = when::parse(text, now).map_err(|error| Failure::Usage(format!("--target-time: {error}")))?;
+        let time =
+            when::parse(text, now).map_err(|error| Failure::Usage(format!("--target-time: {error}")))?;
         return Ok(Some(Target::Time(time)));
     }
     if let Some(text) = &args.target_position {
         let read = text.strip_prefix('@').map(|file| {
-            std::fs::read_to_string(file).map_err(|error| Failure::Usage(format!("--target-position: {file}: {error}")))
+            std::fs::read_to_string(file)
+                .map_err(|error| Failure::Usage(format!("--target-position: {file}: {error}")))
         });
         let text = read.unwrap_or_else(|| Ok(text.clone()))?;
         let position: Position = text.parse()?;
@@ -156,16 +163,26 @@ async fn export(
     let mut out: Box<dyn Write + Send> = match output {
         Some(path) => {
             let created = File::create_new(path);
-            let file = created.map_err(|source| Error::Io { action: "create", path: path.to_owned(), source })?;
+            let file =
+                created.map_err(|source| Error::Io { action: "create", path: path.to_owned(), source })?;
             Box::new(BufWriter::new(file))
         }
         None => Box::new(BufWriter::new(std::io::stdout())),
     };
-    let done =
-        duramen_restore::export(store, &common.branch, target, streams, format, &mut *out, &progress.observer);
+    let done = duramen_restore::export(
+        store,
+        &common.branch,
+        target,
+        streams,
+        format,
+        &mut *out,
+        &progress.observer,
+    );
     let report = match done.await {
         // Whoever reads the pipe has enough.
-        Err(Error::Output(error)) if error.kind() == std::io::ErrorKind::BrokenPipe => return Ok(Outcome::Done),
+        Err(Error::Output(error)) if error.kind() == std::io::ErrorKind::BrokenPipe => {
+            return Ok(Outcome::Done);
+        }
         done => done?,
     };
     drop(progress);

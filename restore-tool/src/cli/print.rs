@@ -74,7 +74,10 @@ pub(crate) fn plan(plan: &Plan) {
     for shard in &plan.shards {
         let behind = shard.archived.since(shard.cut.end);
         let what = shard.reach.map(|found| format!(", {}", reach(found))).unwrap_or_default();
-        println!("  shard {:<4} before index {}, {behind} archived entries after it{what}", shard.shard, shard.cut.end);
+        println!(
+            "  shard {:<4} before index {}, {behind} archived entries after it{what}",
+            shard.shard, shard.cut.end
+        );
     }
     if let Some(all) = plan.reach {
         println!("  needs {}: all of it is there", reach(all));
@@ -118,7 +121,10 @@ pub(crate) fn verified(report: &VerifyReport) {
         0 => "no damage".to_owned(),
         count => format!("{count} findings"),
     };
-    println!("branch {}: {objects} objects, {bytes} verified in {} ms: {result}", verdict.branch, verdict.took_ms);
+    println!(
+        "branch {}: {objects} objects, {bytes} verified in {} ms: {result}",
+        verdict.branch, verdict.took_ms
+    );
     if let Some(key) = &report.recorded {
         println!("recorded as {key}");
     }
@@ -146,7 +152,13 @@ pub(crate) fn holds(holds: &[Hold], now: HybridTime) {
     }
     for hold in holds {
         let state = if hold.has_lapsed(now) { "lapsed" } else { "until" };
-        println!("{} branch {}, {state} {}: {}", hold.id, hold.branch, when::format(hold.deadline), hold.reason);
+        println!(
+            "{} branch {}, {state} {}: {}",
+            hold.id,
+            hold.branch,
+            when::format(hold.deadline),
+            hold.reason
+        );
     }
 }
 

@@ -92,7 +92,10 @@ impl Lines {
             Some((objects, bytes)) => {
                 let left = bytes.saturating_sub(self.bytes).checked_div(rate.max(1)).unwrap_or_default();
                 let (done, size, rate) = (mib(self.bytes), mib(bytes), mib(rate));
-                format!("{} of {objects} objects, {done} of {size} MiB, {rate} MiB/s, ETA {left} s", self.objects)
+                format!(
+                    "{} of {objects} objects, {done} of {size} MiB, {rate} MiB/s, ETA {left} s",
+                    self.objects
+                )
             }
             None => format!("{} objects, {} MiB, {} MiB/s", self.objects, mib(self.bytes), mib(rate)),
         }

@@ -90,7 +90,8 @@ pub(super) async fn fetch(
         shards.push((shard, view.shard(shard).await?));
     }
     let wanted = stream::iter(shards.into_iter().map(Ok)).and_then(async |(shard, rows)| {
-        let end = details.plan.shards.iter().find(|planned| planned.shard == shard).map(|planned| planned.cut.end);
+        let end =
+            details.plan.shards.iter().find(|planned| planned.shard == shard).map(|planned| planned.cut.end);
         objects(shard, rows, end.unwrap_or_default()).await
     });
     let parallelism = options.parallelism.clamp(1, MAX_PARALLELISM);
@@ -181,7 +182,8 @@ impl Work<'_> {
             let piece: Bytes = self.store.get_range(&key, at..end).await?;
             hasher.update(&piece);
             let (file, length) = (Arc::clone(file), end.saturating_sub(at));
-            blocking(&self.hydrated.join(key.to_string()), "write", move || file.write_all_at(&piece, at)).await?;
+            blocking(&self.hydrated.join(key.to_string()), "write", move || file.write_all_at(&piece, at))
+                .await?;
             self.options.observer.tell(Step::Done { objects: 0, bytes: length });
             at = end;
         }

@@ -120,7 +120,10 @@ pub async fn hydrate(
         return finish(store, &dir, details, true, options).await;
     }
     if let Some(node) = dir.node()? {
-        return Err(Error::NotEmpty { dir: to.to_owned(), found: format!("node.json of node {}", node.node) });
+        return Err(Error::NotEmpty {
+            dir: to.to_owned(),
+            found: format!("node.json of node {}", node.node),
+        });
     }
     let guard = Guard::place(store, parent, &format!("being restored to {}", to.display())).await?;
     let begun = begin(store, parent, target, &dir, options).await;
@@ -147,11 +150,17 @@ fn check_empty(disk: &Arc<dyn Disk>, to: &Path) -> Result<()> {
         Err(source) => Err(Error::Io { action: "list", path: dir.to_owned(), source }),
     };
     let here = names(to)?;
-    let is_ours = |name: &str| OURS.iter().any(|ours| name.strip_prefix(ours).is_some_and(|rest| matches!(rest, "" | ".tmp")));
+    let is_ours = |name: &str| {
+        OURS.iter().any(|ours| name.strip_prefix(ours).is_some_and(|rest| matches!(rest, "" | ".tmp")))
+    };
     let foreign = here.iter().find(|name| !is_ours(name)).cloned();
     // Without a description these are the remains of something else.
     let described = here.iter().any(|name| name == "restore.json" || name == "node.json");
-    let log = if described { None } else { names(&to.join("wal"))?.into_iter().next().map(|name| format!("wal/{name}")) };
+    let log = if described {
+        None
+    } else {
+        names(&to.join("wal"))?.into_iter().next().map(|name| format!("wal/{name}"))
+    };
     match foreign.or(log) {
         Some(found) => Err(Error::NotEmpty { dir: to.to_owned(), found }),
         None => Ok(()),
@@ -208,7 +217,8 @@ async fn free_name(store: &Store, name: &BranchName) -> Result<BranchName> {
     }
     for number in 2_u32.. {
         let shortened: String = name.as_str().chars().take(52).collect();
-        let numbered = BranchName::parse(&format!("{shortened}-{number}")).expect("a name and a number make a name");
+        let numbered =
+            BranchName::parse(&format!("{shortened}-{number}")).expect("a name and a number make a name");
         if Branch::open_if_present(store, &numbered).await?.is_none() {
             return Ok(numbered);
         }

@@ -40,7 +40,10 @@ impl NewLog {
 }
 
 /// Writes the log of `kept` (for each shard the archived point and the end) into `staged`; durable when it returns.
-#[expect(clippy::too_many_arguments, reason = "everything that a log is made with, handed to a thread of its own")]
+#[expect(
+    clippy::too_many_arguments,
+    reason = "everything that a log is made with, handed to a thread of its own"
+)]
 pub(super) fn write(
     disk: Arc<dyn Disk>,
     damaged: &Path,
@@ -65,14 +68,17 @@ pub(super) fn write(
             log.write(records)?;
         }
     }
-    let mut next: BTreeMap<ShardId, Index> = kept.iter().map(|(shard, (point, _))| (*shard, point.end)).collect();
+    let mut next: BTreeMap<ShardId, Index> =
+        kept.iter().map(|(shard, (point, _))| (*shard, point.end)).collect();
     let mut moved = true;
     // Entries that the log moved forward may stand behind later ones: then the next sweep finds those.
     while moved && kept.iter().any(|(shard, (_, end))| next.get(shard).is_some_and(|at| at < end)) {
         moved = sweep(&*disk, damaged, &log, salvaged, kept, &mut next)?;
     }
     for (shard, (_, end)) in kept {
-        if let Some(id) = salvaged.committed(*shard).filter(|id| id.index < *end && salvaged.entry(*shard, id.index).is_some_and(|(found, _)| found == *id)) {
+        if let Some(id) = salvaged.committed(*shard).filter(|id| {
+            id.index < *end && salvaged.entry(*shard, id.index).is_some_and(|(found, _)| found == *id)
+        }) {
             log.write(vec![Record::Committed { shard: *shard, id }])?;
         }
     }

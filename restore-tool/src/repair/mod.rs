@@ -121,10 +121,13 @@ pub async fn repair(store: &Store, data: &Path, options: &RepairOptions) -> Resu
     disk.list(data).map_err(|source| Error::Io { action: "list", path: data.to_owned(), source })?;
     let dir = DataDir::open_unfinished(Arc::clone(disk), data)?;
     let Some(node) = dir.node()? else {
-        return Err(refuse("it belongs to no node (there is no node.json): fill it with `duramen-restore hydrate`".into()));
+        return Err(refuse(
+            "it belongs to no node (there is no node.json): fill it with `duramen-restore hydrate`".into(),
+        ));
     };
     let before = dir.restore()?;
-    let interrupted = before.as_ref().and_then(|note| serde_json::from_value::<Details>(note.details.clone()).ok());
+    let interrupted =
+        before.as_ref().and_then(|note| serde_json::from_value::<Details>(note.details.clone()).ok());
     if let Some(Details { repair }) = interrupted {
         if options.dry_run {
             return Ok(repair.report(false, None));
@@ -132,7 +135,9 @@ pub async fn repair(store: &Store, data: &Path, options: &RepairOptions) -> Resu
         return finish(&dir, repair);
     }
     if before.is_some() && !dir.is_activated()? {
-        return Err(refuse("a restore into it was interrupted: run `duramen-restore hydrate --to` again".into()));
+        return Err(refuse(
+            "a restore into it was interrupted: run `duramen-restore hydrate --to` again".into(),
+        ));
     }
     let branch = whose(store, &node, data).await?;
     let found = inspect(&**disk, &dir.wal())?;
@@ -146,9 +151,10 @@ pub async fn repair(store: &Store, data: &Path, options: &RepairOptions) -> Resu
             moved_aside: None,
         });
     }
-    let damage = found.damage.iter().map(|damage| {
-        format!("{} at byte {}: {}", damage.file.display(), damage.offset, damage.reason)
-    });
+    let damage = found
+        .damage
+        .iter()
+        .map(|damage| format!("{} at byte {}: {}", damage.file.display(), damage.offset, damage.reason));
     let damage: Vec<String> = damage.collect();
     let archived = archived(store, &branch).await?;
     let ends = archived.iter().map(|(shard, (point, _))| (*shard, point.end)).collect();
@@ -196,13 +202,21 @@ async fn whose(store: &Store, node: &NodeDescription, data: &Path) -> Result<Bra
     }
     match Owner::read(store, &branch).await? {
         Some(owner) if owner.cluster == node.cluster => Ok(branch),
-        Some(owner) => Err(refuse(format!("branch {branch} is written by cluster {}, it is of {}", owner.cluster, node.cluster))),
-        None => Err(refuse(format!("branch {branch} of {} has no owner: its node never wrote it", store.url()))),
+        Some(owner) => Err(refuse(format!(
+            "branch {branch} is written by cluster {}, it is of {}",
+            owner.cluster, node.cluster
+        ))),
+        None => {
+            Err(refuse(format!("branch {branch} of {} has no owner: its node never wrote it", store.url())))
+        }
     }
 }
 
 /// Where each shard's archive ends, and the state there.
-async fn archived(store: &Store, branch: &BranchName) -> Result<BTreeMap<ShardId, (HistoryPoint, ShardState)>> {
+async fn archived(
+    store: &Store,
+    branch: &BranchName,
+) -> Result<BTreeMap<ShardId, (HistoryPoint, ShardState)>> {
     let view = BranchView::open(store, branch).await?;
     let history = plan::history(&view);
     let mut archived = BTreeMap::new();
@@ -216,7 +230,13 @@ async fn archived(store: &Store, branch: &BranchName) -> Result<BTreeMap<ShardId
 
 impl Repair {
     /// How far the local entries of a shard can be kept: as far as they continue the archived state.
-    fn decide(&mut self, shard: ShardId, point: HistoryPoint, mut state: ShardState, salvaged: &Salvaged) -> Index {
+    fn decide(
+        &mut self,
+        shard: ShardId,
+        point: HistoryPoint,
+        mut state: ShardState,
+        salvaged: &Salvaged,
+    ) -> Index {
         let mut reason = "no valid frame holds the first of them".to_owned();
         while let Some((id, head)) = salvaged.entry(shard, state.end()) {
             if let Err(error) = duramen_types::EntryHead::decode(head)
@@ -271,7 +291,11 @@ fn finish(dir: &DataDir, repair: Repair) -> Result<RepairReport> {
         renamed(&staged, durable::move_dir(disk, &staged, &wal))?;
     }
     for folder in [dir.checkpoint(), dir.index()] {
-        let names = disk.list(&folder).map_err(|source| Error::Io { action: "list", path: folder.clone(), source })?;
+        let names = disk.list(&folder).map_err(|source| Error::Io {
+            action: "list",
+            path: folder.clone(),
+            source,
+        })?;
         for name in names {
             remove(dir, &folder.join(name))?;
         }
@@ -290,10 +314,17 @@ fn finish(dir: &DataDir, repair: Repair) -> Result<RepairReport> {
 fn write_note(dir: &DataDir, note: &RestoreDescription) -> Result<()> {
     let path = dir.root().join(RESTORE);
     let json = serde_json::to_vec_pretty(note).expect("a note has only text keys");
-    durable::write_file(&**dir.disk(), &path, &json).map_err(|source| Error::Io { action: "write", path, source })
+    durable::write_file(&**dir.disk(), &path, &json).map_err(|source| Error::Io {
+        action: "write",
+        path,
+        source,
+    })
 }
 
 fn remove(dir: &DataDir, path: &Path) -> Result<()> {
-    durable::remove_file(&**dir.disk(), path)
-        .map_err(|source| Error::Io { action: "remove", path: path.to_owned(), source })
+    durable::remove_file(&**dir.disk(), path).map_err(|source| Error::Io {
+        action: "remove",
+        path: path.to_owned(),
+        source,
+    })
 }

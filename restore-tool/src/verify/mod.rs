@@ -103,7 +103,10 @@ impl Context {
     pub(crate) fn absorb<T>(&self, key: &ObjectKey, result: duramen_archive::Result<T>) -> Result<Option<T>> {
         match result {
             Ok(value) => Ok(Some(value)),
-            Err(error) if is_archive_damage(&error) || matches!(error, duramen_archive::Error::NotSupported { .. }) => {
+            Err(error)
+                if is_archive_damage(&error)
+                    || matches!(error, duramen_archive::Error::NotSupported { .. }) =>
+            {
                 self.find(named(&error).unwrap_or_else(|| key.to_string()), plain(&error));
                 Ok(None)
             }
@@ -111,7 +114,11 @@ impl Context {
         }
     }
 
-    pub(crate) fn absorb_segment<T>(&self, key: &ObjectKey, result: Result<T, SegmentError>) -> Result<Option<T>> {
+    pub(crate) fn absorb_segment<T>(
+        &self,
+        key: &ObjectKey,
+        result: Result<T, SegmentError>,
+    ) -> Result<Option<T>> {
         match result {
             Ok(value) => Ok(Some(value)),
             Err(SegmentError::Store(error)) => self.absorb(key, Err(error)),
@@ -166,7 +173,9 @@ pub async fn verify(store: &Store, branch: &BranchName, options: &VerifyOptions)
     let since = earlier
         .iter()
         .rev()
-        .find(|verdict| options.since && verdict.is_clean() && verdict.depth >= options.depth.min(Depth::Full))
+        .find(|verdict| {
+            options.since && verdict.is_clean() && verdict.depth >= options.depth.min(Depth::Full)
+        })
         .cloned();
     let mut context = Context {
         store: store.clone(),

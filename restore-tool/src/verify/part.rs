@@ -24,13 +24,19 @@ const PIECE: u64 = 8 << 20;
 /// How many numbers of missing manifests are named one by one.
 const NAMED_MISSING: u64 = 16;
 
-pub(super) async fn verify_shard(context: &Context, view: &BranchView, shard: ShardId) -> Result<VerifiedShard> {
+pub(super) async fn verify_shard(
+    context: &Context,
+    view: &BranchView,
+    shard: ShardId,
+) -> Result<VerifiedShard> {
     let since = context.since.get(&shard).copied();
     let own = ObjectKey::Manifest { branch: context.branch.clone(), shard, number: ManifestNumber::ZERO };
     let rows = context.absorb(&own, view.shard(shard).await)?;
     let state = match (&since, &rows) {
         // Where it can't be read, what keeps it from being read is found below.
-        (Some(since), Some(rows)) if context.is_full() => plan::history(view).state_at(rows, since.end).await.ok(),
+        (Some(since), Some(rows)) if context.is_full() => {
+            plan::history(view).state_at(rows, since.end).await.ok()
+        }
         (None, _) if context.is_full() => Some(ShardState::new(shard)),
         _ => None,
     };
@@ -81,7 +87,10 @@ impl Walk<'_> {
             self.pages(branch).await?;
         }
         let start = branch.start(self.shard).unwrap_or(self.tip);
-        if self.whole && (start.end, start.chain) != (self.tip.end, self.tip.chain) && self.tip.end <= start.end {
+        if self.whole
+            && (start.end, start.chain) != (self.tip.end, self.tip.chain)
+            && self.tip.end <= start.end
+        {
             let reason = "its cut is not the point that its parent's history has there";
             context.find(ObjectKey::Branch(branch.name.clone()), reason);
         }
@@ -106,8 +115,14 @@ impl Walk<'_> {
         }
         match end {
             Some(end) if self.tip.end < end => {
-                let reason = format!("it is missing: the branch needs the history to index {end}, it ends at {}", self.tip.end);
-                context.find(self.manifest_key(branch, next.max(newest.map_or(next, ManifestNumber::next))), reason);
+                let reason = format!(
+                    "it is missing: the branch needs the history to index {end}, it ends at {}",
+                    self.tip.end
+                );
+                context.find(
+                    self.manifest_key(branch, next.max(newest.map_or(next, ManifestNumber::next))),
+                    reason,
+                );
                 self.whole = false;
             }
             Some(_) => {}
@@ -124,7 +139,8 @@ impl Walk<'_> {
         let count = found.since(next);
         for ahead in 0..count.min(NAMED_MISSING) {
             let key = self.manifest_key(branch, next.plus(ahead));
-            self.context.find(key, format!("it is missing, and manifest {found} or a checkpoint of it is there"));
+            self.context
+                .find(key, format!("it is missing, and manifest {found} or a checkpoint of it is there"));
         }
         if count > 0 {
             self.whole = false;
@@ -148,7 +164,10 @@ impl Walk<'_> {
                 Some(owner) if owner.cluster == manifest.committer.cluster => {}
                 Some(owner) => {
                     let (found, expected) = (manifest.committer.cluster, owner.cluster);
-                    context.find(&key, format!("cluster {found} committed it, the branch belongs to {expected}"));
+                    context.find(
+                        &key,
+                        format!("cluster {found} committed it, the branch belongs to {expected}"),
+                    );
                 }
                 None => context.find(
                     ObjectKey::Owner(branch.name.clone()),
@@ -158,7 +177,10 @@ impl Walk<'_> {
         }
         let joins = (manifest.previous_end, manifest.previous_chain) == (self.tip.end, self.tip.chain);
         if self.whole && !joins {
-            let reason = format!("it follows index {}, where the history is at {}, or has another chain", manifest.previous_end, self.tip.end);
+            let reason = format!(
+                "it follows index {}, where the history is at {}, or has another chain",
+                manifest.previous_end, self.tip.end
+            );
             context.find(&key, reason);
         }
         // After a gap the manifest itself says where it goes on.
@@ -187,14 +209,16 @@ impl Walk<'_> {
             && row.last_term >= tip.term;
         if !joins {
             let (first, end) = (row.first, row.end);
-            self.context.find(key, format!("its segment {first}..{end} does not join the history at {}", tip.end));
+            self.context
+                .find(key, format!("its segment {first}..{end} does not join the history at {}", tip.end));
         }
         self.tip = HistoryPoint::after(row);
         if let Some((end, chain)) = self.since
             && end == row.end
             && chain != row.chain_after
         {
-            self.context.find(key, format!("at index {end} the history is not the one that was verified before"));
+            self.context
+                .find(key, format!("at index {end} the history is not the one that was verified before"));
         }
     }
 
@@ -215,7 +239,11 @@ impl Walk<'_> {
     /// Readers begin with the newest checkpoint: it and its pages must say the same as the manifests.
     async fn compare_logged(&mut self, row: &ViewRow) -> Result<()> {
         let Some(cursor) = &mut self.logged else { return Ok(()) };
-        let key = ObjectKey::Checkpoint { branch: row.branch.clone(), shard: self.shard, number: ManifestNumber::ZERO };
+        let key = ObjectKey::Checkpoint {
+            branch: row.branch.clone(),
+            shard: self.shard,
+            number: ManifestNumber::ZERO,
+        };
         let logged = self.context.absorb(&key, cursor.next().await)?;
         match logged {
             Some(Some(logged)) if logged == *row => {}
@@ -225,7 +253,13 @@ impl Walk<'_> {
             }
             Some(_) => {
                 let folder = ShardFolder::Checkpoint.prefix(&row.branch, self.shard);
-                self.context.find(folder, format!("the newest checkpoint or its pages do not have {} as the manifests do", row.key()));
+                self.context.find(
+                    folder,
+                    format!(
+                        "the newest checkpoint or its pages do not have {} as the manifests do",
+                        row.key()
+                    ),
+                );
                 self.logged = None;
             }
             None => self.logged = None,
@@ -243,7 +277,11 @@ impl Walk<'_> {
                 if length != row.row.bytes {
                     return Ok(Some(length));
                 }
-                open_segment(source, context.identity.archive, row).await?.verify_structure().await.map(|()| None)
+                open_segment(source, context.identity.archive, row)
+                    .await?
+                    .verify_structure()
+                    .await
+                    .map(|()| None)
             };
             return match context.absorb_segment(key, checked.await)? {
                 None => Ok(false),
@@ -344,7 +382,8 @@ impl Walk<'_> {
 
     /// Every checkpoint reads; gives the newest one's number.
     async fn checkpoints(&self, branch: &Branch) -> Result<Option<ManifestNumber>> {
-        let mut listed = self.context.store.list(&ShardFolder::Checkpoint.prefix(&branch.name, self.shard), None);
+        let mut listed =
+            self.context.store.list(&ShardFolder::Checkpoint.prefix(&branch.name, self.shard), None);
         let mut newest = None;
         while let Some(object) = listed.try_next().await? {
             let Some(key @ ObjectKey::Checkpoint { number, .. }) = object.key else {
@@ -401,25 +440,33 @@ impl Walk<'_> {
         let key = self.manifest_key(branch, next);
         let verdict = context.verdict_claims.get(&self.shard).filter(|(end, _)| *end > self.tip.end);
         if let Some((end, verdict)) = verdict {
-            let reason = format!("it is missing: {verdict} saw the history to index {end}, it ends at {}", self.tip.end);
+            let reason = format!(
+                "it is missing: {verdict} saw the history to index {end}, it ends at {}",
+                self.tip.end
+            );
             context.find(key, reason);
             return Ok(());
         }
-        let Some((end, closed)) = context.closed_claims.get(&self.shard).filter(|(end, _)| *end > self.tip.end) else {
+        let Some((end, closed)) =
+            context.closed_claims.get(&self.shard).filter(|(end, _)| *end > self.tip.end)
+        else {
             return Ok(());
         };
         // A node that could not upload closes times ahead of what is archived; but then there is no segment.
         let folder = ShardFolder::Segments.prefix(&branch.name, self.shard);
         let mut listed = context.store.list(&folder, Some(&format!("{folder}{:020}", self.tip.end)));
         let segment = match listed.try_next().await? {
-            Some(object) => object.key.filter(|key| matches!(key, ObjectKey::Segment { first, .. } if *first == self.tip.end)),
+            Some(object) => object
+                .key
+                .filter(|key| matches!(key, ObjectKey::Segment { first, .. } if *first == self.tip.end)),
             None => None,
         };
         let committed_meanwhile = context.store.size(&key).await.is_ok();
         if let Some(segment) = segment
             && !committed_meanwhile
         {
-            let reason = format!("it is missing: {closed} speaks of entries to index {end}, and {segment} is there");
+            let reason =
+                format!("it is missing: {closed} speaks of entries to index {end}, and {segment} is there");
             context.find(key, reason);
         }
         Ok(())

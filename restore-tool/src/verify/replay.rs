@@ -57,7 +57,11 @@ fn step(state: &mut ShardState, row: &EntryRow) -> Result<(), String> {
         return Err(format!("entry {} has time {}, replaying gives {}", row.id, row.time, applied.time));
     }
     let same = applied.batches.len() == row.batches.len()
-        && applied.batches.iter().zip(&row.batches).all(|(outcome, stated)| Fate::from(outcome) == stated.fate);
+        && applied
+            .batches
+            .iter()
+            .zip(&row.batches)
+            .all(|(outcome, stated)| Fate::from(outcome) == stated.fate);
     if same {
         return Ok(());
     }

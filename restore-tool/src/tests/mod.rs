@@ -1,0 +1,7 @@
+mod branching;
+mod damage;
+mod exporting;
+mod hydrating;
+mod planning;
+mod repairing;
+mod world;
