@@ -18,7 +18,8 @@ fn main() {
     }
     println!("cargo::rustc-env=DURAMEN_COMMIT={commit}");
     // Changes with every commit and every change of branch.
-    if let Some(log) = git(&["rev-parse", "--git-path", "logs/HEAD"]).filter(|path| Path::new(path).exists()) {
+    if let Some(log) = git(&["rev-parse", "--git-path", "logs/HEAD"]).filter(|path| Path::new(path).exists())
+    {
         println!("cargo::rerun-if-changed={log}");
     }
 }

@@ -73,10 +73,10 @@ pub(crate) fn build(wal: &Wal, mut state: ShardState, through: Index, recipe: &R
 
 fn push(writer: &mut SegmentWriter, state: &mut ShardState, id: EntryId, entry: &Entry) -> Result<()> {
     let shard = state.shard();
-    let applied = state
-        .apply(id, entry.head(), &entry.head_bytes())
-        .map_err(|error| Error::Entry { shard, id, reason: error.to_string() })?;
-    writer
-        .push(id, applied.time, entry, &applied.batches)
-        .map_err(|source| Error::Segment { shard, source })
+    let applied = state.apply(id, entry.head(), &entry.head_bytes()).map_err(|error| Error::Entry {
+        shard,
+        id,
+        reason: error.to_string(),
+    })?;
+    writer.push(id, applied.time, entry, &applied.batches).map_err(|source| Error::Segment { shard, source })
 }

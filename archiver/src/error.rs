@@ -14,7 +14,9 @@ pub enum Error {
     /// The log holds bytes that are not an entry, or entries that do not continue the archived history.
     #[error("shard {shard}: entry {id} can't be archived: {reason}; run `duramen-restore repair`")]
     Entry { shard: ShardId, id: EntryId, reason: String },
-    #[error("shard {shard}: the log does not hold index {index}, which follows the archived history; run `duramen-restore repair`")]
+    #[error(
+        "shard {shard}: the log does not hold index {index}, which follows the archived history; run `duramen-restore repair`"
+    )]
     NotInLog { shard: ShardId, index: Index },
     #[error("shard {shard}: {source}")]
     Segment { shard: ShardId, source: duramen_archive::WriteError },

@@ -73,7 +73,8 @@ async fn run(cli: Cli) -> anyhow::Result<()> {
     anyhow::ensure!(!cli.archive.is_empty(), "which archive? Give --archive URL or set DURAMEN_ARCHIVE");
     let clock: Arc<dyn Clock> = Arc::new(SystemClock::new());
     let random = Random::from_system();
-    let store = Store::open(&cli.archive, &StoreOptions::default(), Arc::clone(&clock), random.clone()).await?;
+    let store =
+        Store::open(&cli.archive, &StoreOptions::default(), Arc::clone(&clock), random.clone()).await?;
     match cli.command {
         Command::Run { data, snapshot } => archive(&store, data, snapshot, clock, random, cli.json).await,
         Command::Orphans { branch, delete } => orphans(&store, &branch, delete, cli.json).await,
@@ -91,7 +92,8 @@ async fn archive(
     let disk = Arc::new(RealDisk);
     let directory = DataDir::open(disk.clone(), &data)?;
     let node = directory.node()?.with_context(|| format!("{} holds no node", data.display()))?;
-    let branch = node.branch.as_deref().context("the node was never bound to an archive: start it with one first")?;
+    let branch =
+        node.branch.as_deref().context("the node was never bound to an archive: start it with one first")?;
     let branch = BranchName::parse(branch)?;
     let view = BranchView::open(store, &branch).await?;
     anyhow::ensure!(

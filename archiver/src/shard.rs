@@ -6,7 +6,8 @@ use std::sync::Arc;
 
 use bytes::{Bytes, BytesMut};
 use duramen_archive::{
-    BranchView, Committer, Edit, History, ManifestLog, SegmentIdentity, SegmentRow, Snapshot, StreamFilter, Trailer,
+    BranchView, Committer, Edit, History, ManifestLog, SegmentIdentity, SegmentRow, Snapshot, StreamFilter,
+    Trailer,
 };
 use duramen_state::ShardState;
 use duramen_types::{ArchiveId, Compression, Index, ManifestNumber, SegmentId, ShardId};
@@ -83,7 +84,11 @@ impl ShardArchiver {
         if boundary.end() != tip.end || boundary.chain() != tip.chain {
             return Err(Error::Cancelled {
                 shard,
-                reason: format!("the state at index {} is not the one at the archive's end {}", boundary.end(), tip.end),
+                reason: format!(
+                    "the state at index {} is not the one at the archive's end {}",
+                    boundary.end(),
+                    tip.end
+                ),
             });
         }
         let snapshots = log.rows().snapshots().await.map_err(|source| Error::Archive { shard, source })?;
@@ -192,7 +197,10 @@ impl ShardArchiver {
         cut.entries += row.end.since(row.first);
         cut.records += row.records;
         let edit = Edit { rows: vec![row], snapshots: Vec::new() };
-        self.log.commit(self.settings.committer, edit).await.map_err(|source| Error::Archive { shard, source })?;
+        self.log
+            .commit(self.settings.committer, edit)
+            .await
+            .map_err(|source| Error::Archive { shard, source })?;
         self.boundary = upload.state;
         self.since_snapshot += 1;
         Ok(())

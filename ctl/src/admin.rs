@@ -71,7 +71,7 @@ pub async fn health(admin: &str, as_json: bool) -> Result<(), Failure> {
 
 /// 0 is ok, 1 degraded, 2 anything else.
 fn verdict(status: StatusCode, document: &Value) -> u8 {
-    match document.get("status").and_then(Value::as_str) {
+    match document.get("condition").and_then(Value::as_str) {
         Some("ok") if status.is_success() => 0,
         Some("degraded") => FAILED,
         _ => USAGE,
@@ -136,11 +136,11 @@ mod tests {
     #[test]
     fn the_verdict_on_health_is_the_exit_code() {
         let cases = [
-            (200, json!({ "status": "ok" }), 0),
-            (200, json!({ "status": "degraded" }), 1),
-            (503, json!({ "status": "degraded" }), 1),
-            (503, json!({ "status": "unhealthy" }), 2),
-            (503, json!({ "status": "ok" }), 2),
+            (200, json!({ "condition": "ok" }), 0),
+            (200, json!({ "condition": "degraded" }), 1),
+            (503, json!({ "condition": "degraded" }), 1),
+            (503, json!({ "condition": "unhealthy" }), 2),
+            (503, json!({ "condition": "ok" }), 2),
             (200, json!({}), 2),
             (200, json!(null), 2),
         ];

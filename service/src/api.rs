@@ -4,8 +4,8 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use duramen_types::{
-    Acknowledgement, Compression, CursorName, FencingToken, HybridTime, Offset, Producer, ShardId, StreamConfig,
-    StreamId, StreamName, TenantName, Term, TimestampPolicy,
+    Acknowledgement, Compression, CursorName, FencingToken, HybridTime, Offset, Producer, ShardId,
+    StreamConfig, StreamId, StreamName, TenantName, Term, TimestampPolicy,
 };
 
 /// A stream as its users name it.
@@ -247,7 +247,11 @@ impl Code {
     pub const fn is_retryable(self) -> bool {
         matches!(
             self,
-            Self::ResourceExhausted | Self::DiskFull | Self::Unavailable | Self::UnknownOutcome | Self::ConfigChanged
+            Self::ResourceExhausted
+                | Self::DiskFull
+                | Self::Unavailable
+                | Self::UnknownOutcome
+                | Self::ConfigChanged
         )
     }
 

@@ -10,8 +10,9 @@ use clap::{Args, Parser, Subcommand};
 use tokio::signal::unix::{SignalKind, signal};
 
 use crate::Node;
-use crate::demo::DemoArgs;
 use crate::config::{self, Layers, Loaded, Problem, Problems, Source};
+use crate::demo::DemoArgs;
+use crate::doctor::DoctorArgs;
 use crate::server::Listeners;
 use crate::telemetry;
 
@@ -21,6 +22,8 @@ const LONG_VERSION: &str = concat!(env!("CARGO_PKG_VERSION"), " (", env!("DURAME
 const USUAL_FILE: &str = "duramen.toml";
 /// A wrong configuration or command line.
 const EXIT_USAGE: u8 = 2;
+/// The doctor found damage.
+const EXIT_DAMAGED: u8 = 3;
 
 /// A durable log whose older part hardens into object storage.
 #[derive(Debug, Parser)]
@@ -38,6 +41,8 @@ enum Command {
     Serve(ServeArgs),
     /// Appends real records, archives them, loses them twice and gets them back; needs nothing else
     Demo(DemoArgs),
+    /// Examines the data directory of a stopped node; exit code 3 if it is damaged
+    Doctor(DoctorArgs),
     /// Prints docs/CONFIGURATION.md
     #[command(hide = true)]
     ConfigReference,
@@ -91,6 +96,11 @@ pub fn run() -> ExitCode {
         None => serve(&cli.serve),
         Some(Command::Serve(args)) => serve(&args),
         Some(Command::Demo(args)) => finish(crate::demo::run(&args)),
+        Some(Command::Doctor(args)) => match crate::doctor::run(&args) {
+            Ok(true) => ExitCode::SUCCESS,
+            Ok(false) => ExitCode::from(EXIT_DAMAGED),
+            Err(error) => finish(Err(error)),
+        },
         Some(Command::ConfigReference) => print(&config::reference()),
         Some(Command::MetricsReference) => print(&telemetry::metrics_reference()),
         Some(Command::Openapi) => print(&crate::http::openapi()),

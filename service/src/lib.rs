@@ -6,6 +6,7 @@ mod archive;
 pub mod cli;
 pub mod config;
 mod demo;
+mod doctor;
 mod edge;
 mod grpc;
 mod http;

@@ -34,7 +34,9 @@ pub use manifest::{
 pub use owner::Owner;
 pub use paths::ObjectKey;
 pub use random::Random;
-pub use store::{CheckReport, Checksum, Limits, Listed, MAX_PUT_BYTES, Probe, ProbeOutcome, Store, StoreOptions};
+pub use store::{
+    CheckReport, Checksum, Limits, Listed, MAX_PUT_BYTES, Probe, ProbeOutcome, Store, StoreOptions,
+};
 pub use verdict::{Depth, Finding, Verdict, VerifiedShard};
 pub use view::{BranchView, ShardView, ViewCursor, ViewRow, ViewSnapshot};
 
@@ -47,8 +49,8 @@ mod snapshot;
 pub use cache::SegmentCache;
 pub use history::{Entries, History, HistoryError, HistoryOptions, StreamReader};
 pub use segment::{
-    Block, BlockBatch, BytesSource, EntryRow, Fate, FileSource, Location, RangeSource, RejectionCode, SegmentError,
-    SegmentFacts, SegmentIdentity, SegmentIndex, SegmentObject, SegmentOptions, SegmentReader, SegmentWriter, StreamRow,
-    TableBatch, Trailer, WriteError,
+    Block, BlockBatch, BytesSource, EntryRow, Fate, FileSource, Location, RangeSource, RejectionCode,
+    SegmentError, SegmentFacts, SegmentIdentity, SegmentIndex, SegmentObject, SegmentOptions, SegmentReader,
+    SegmentWriter, StreamRow, TableBatch, Trailer, WriteError,
 };
 pub use snapshot::Snapshot;

@@ -13,7 +13,7 @@ use duramen_archive::{BranchView, History, HistoryError, Store, StreamReader};
 use duramen_archiver::ShardArchiver;
 use duramen_state::ShardState;
 use duramen_types::batch::Batch;
-use duramen_types::{BranchName, ClusterId, HybridTime, Index, NodeId, Offset, ShardId, StreamId};
+use duramen_types::{ArchiveId, BranchName, ClusterId, HybridTime, Index, NodeId, Offset, ShardId, StreamId};
 use duramen_wal::Wal;
 use parking_lot::Mutex;
 use tokio::sync::{Notify, watch};
@@ -25,7 +25,7 @@ use crate::shard::Shard;
 use crate::telemetry::Metrics;
 use crate::time::HybridClock;
 
-pub use open::{open_history, store_options};
+pub use open::{ClaimError, claim, open_history, store_options};
 
 /// How long a flush waits for the store.
 const FLUSH_TIMEOUT: Duration = Duration::from_secs(60);
@@ -35,6 +35,8 @@ const FLUSH_TIMEOUT: Duration = Duration::from_secs(60);
 pub struct Settings {
     pub node: NodeId,
     pub cluster: ClusterId,
+    /// The archive that the data directory belongs to.
+    pub id: Option<ArchiveId>,
     pub branch: BranchName,
     /// Where a restore put archived segments, to be read instead of the store's.
     pub hydrated: PathBuf,
@@ -131,8 +133,10 @@ impl ArchiveTask {
         match tokio::time::timeout(FLUSH_TIMEOUT, self.shared.round(&opened)).await {
             Ok(true) => Ok(()),
             _ => {
-                let why = self.shared.last_error.lock().clone().unwrap_or_else(|| "it takes too long".to_owned());
-                let message = format!("the archive at {} could not be flushed: {why}; it goes on trying", self.url());
+                let why =
+                    self.shared.last_error.lock().clone().unwrap_or_else(|| "it takes too long".to_owned());
+                let message =
+                    format!("the archive at {} could not be flushed: {why}; it goes on trying", self.url());
                 Err(Error::new(Code::Unavailable, message))
             }
         }
@@ -141,7 +145,10 @@ impl ArchiveTask {
     /// Archives what is committed, as far as `timeout` allows, and ends the tasks.
     pub async fn stop(&self, timeout: Duration) {
         if tokio::time::timeout(timeout, self.shared.final_round()).await.is_err() {
-            tracing::warn!(?timeout, "not everything could be archived in time; the rest follows after the next start");
+            tracing::warn!(
+                ?timeout,
+                "not everything could be archived in time; the rest follows after the next start"
+            );
         }
         for task in self.tasks.lock().drain(..) {
             task.abort();
@@ -224,7 +231,8 @@ impl ArchiveTask {
 
     fn opened(&self) -> Result<Arc<Opened>> {
         self.shared.opened.borrow().clone().ok_or_else(|| {
-            let why = self.shared.last_error.lock().clone().unwrap_or_else(|| "it is being opened".to_owned());
+            let why =
+                self.shared.last_error.lock().clone().unwrap_or_else(|| "it is being opened".to_owned());
             Error::new(Code::Unavailable, format!("the archive at {} is not open: {why}", self.url()))
         })
     }
@@ -253,7 +261,8 @@ impl ColdReader {
         })?;
         let Some(found) = found else { return Ok(None) };
         let batch = Batch::from_trusted(found.batch.clone()).map_err(|error| {
-            let message = format!("stream {}, offset {}: {error}; run `duramen-restore verify`", self.name, found.base);
+            let message =
+                format!("stream {}, offset {}: {error}; run `duramen-restore verify`", self.name, found.base);
             Error::new(Code::Corruption, message)
         })?;
         self.position = found.end();

@@ -6,10 +6,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use duramen_archive::{
-    BranchView, Committer, History, HistoryOptions, Identity, Owner, SegmentCache, StoreOptions,
+    BranchView, Committer, History, HistoryOptions, Identity, Owner, SegmentCache, Store, StoreOptions,
 };
 use duramen_archiver::ShardArchiver;
-use duramen_types::Compression;
+use duramen_types::{ArchiveId, BranchName, ClusterId, Compression};
 use tokio::sync::Semaphore;
 
 use super::{Opened, Shared};
@@ -38,6 +38,35 @@ pub fn open_history(view: &BranchView, hydrated: PathBuf, config: &config::Archi
     History::new(view.store().clone(), view.identity().archive, cache, options)
 }
 
+/// Why a node may not write where its configuration points.
+#[derive(Debug, thiserror::Error)]
+pub enum ClaimError {
+    #[error("the archive: {0}")]
+    Archive(#[from] duramen_archive::Error),
+    #[error(
+        "{url} holds archive {found}, this node's data belongs to archive {expected}: set archive.url to that one. If it \
+         is lost, move the data directory away and restore from another copy, or start a new log in an empty one"
+    )]
+    Foreign { url: String, found: ArchiveId, expected: ArchiveId },
+}
+
+/// Makes sure that the store holds the archive that the node belongs to, and that its branch is the node's.
+///
+/// A store that was emptied is refused: starting it anew would leave a history that begins in the middle.
+pub async fn claim(
+    store: &Store,
+    expected: ArchiveId,
+    branch: &BranchName,
+    cluster: ClusterId,
+) -> Result<(), ClaimError> {
+    let found = Identity::open(store).await?.archive;
+    if found != expected {
+        return Err(ClaimError::Foreign { url: store.url().to_string(), found, expected });
+    }
+    Owner::claim(store, branch, cluster).await?;
+    Ok(())
+}
+
 impl Shared {
     /// Opens the archive; tries until it succeeds, because local appends go on without it.
     pub(super) async fn open(&self) -> Arc<Opened> {
@@ -63,12 +92,14 @@ impl Shared {
     async fn try_open(&self) -> Result<Opened, String> {
         let text = |error: duramen_archive::Error| error.to_string();
         let settings = &self.settings;
-        let identity = Identity::open(&self.store).await.map_err(text)?;
-        Owner::claim(&self.store, &settings.branch, settings.cluster).await.map_err(text)?;
+        let archive = settings.id.ok_or("the data directory is bound to no archive")?;
+        claim(&self.store, archive, &settings.branch, settings.cluster)
+            .await
+            .map_err(|error| error.to_string())?;
         let view = BranchView::open(&self.store, &settings.branch).await.map_err(text)?;
         let history = open_history(&view, settings.hydrated.clone(), &settings.archive);
         let archiver = duramen_archiver::Settings {
-            archive: identity.archive,
+            archive,
             committer: Committer { cluster: settings.cluster, node: settings.node },
             segment_bytes: settings.archive.segment_size.as_u64(),
             compression: Compression::Zstd,

@@ -94,7 +94,6 @@ async fn rounds(shared: Arc<Shared>, opened: Arc<Opened>) {
                 shared.activity.notify_one();
             }
         }
-        shared.report();
         shared.retain(&opened).await;
     }
 }
@@ -102,7 +101,9 @@ async fn rounds(shared: Arc<Shared>, opened: Arc<Opened>) {
 impl Shared {
     /// One round; whether it closed every shard.
     pub(super) async fn round(&self, opened: &Opened) -> bool {
-        let Some(ticks) = join_all(self.shards.iter().map(tick)).await.into_iter().collect::<Option<Vec<_>>>() else {
+        let Some(ticks) =
+            join_all(self.shards.iter().map(tick)).await.into_iter().collect::<Option<Vec<_>>>()
+        else {
             return false;
         };
         let mut closed = Vec::with_capacity(ticks.len());
@@ -111,7 +112,8 @@ impl Shared {
         }
         let cuts = closed.iter().map(|(shard, end, _)| self.cut(opened, shard, *end));
         let all = join_all(cuts).await.into_iter().all(|done| done);
-        let items = closed.iter().map(|(shard, end, time)| ClosedShard { shard: shard.id, end: *end, closed: *time });
+        let items =
+            closed.iter().map(|(shard, end, time)| ClosedShard { shard: shard.id, end: *end, closed: *time });
         // An item whose shard could not be cut counts as soon as the archive reaches its end.
         let items: Vec<ClosedShard> = items
             .map(|item| ClosedShard { end: item.end.min(self.user_end(item.shard, item.end)), ..item })
@@ -143,7 +145,9 @@ impl Shared {
     /// succeeds. False where that can't succeed any more.
     async fn cut(&self, opened: &Opened, shard: &Shard, through: Index) -> bool {
         let at = usize::from(shard.id.get());
-        let (Some(archiver), Some(pending)) = (opened.archivers.get(at), self.pending.get(at)) else { return false };
+        let (Some(archiver), Some(pending)) = (opened.archivers.get(at), self.pending.get(at)) else {
+            return false;
+        };
         let mut archiver = archiver.lock().await;
         let mut pause = FIRST_RETRY;
         loop {
@@ -237,7 +241,8 @@ async fn snapshots(
             let Ok(_one_at_a_time) = running.try_lock() else { return };
             for archiver in &opened.archivers {
                 let mut archiver = archiver.lock().await;
-                let changed = archiver.last_snapshot().is_none_or(|last| last < archiver.boundary().user_end());
+                let changed =
+                    archiver.last_snapshot().is_none_or(|last| last < archiver.boundary().user_end());
                 if changed && let Err(error) = archiver.snapshot().await {
                     shared.failed(&error.to_string());
                 }

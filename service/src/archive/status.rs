@@ -22,13 +22,15 @@ impl Shared {
             let behind = progress.user_end.since(end);
             entries += behind;
             if behind > 0 {
-                bytes += progress.bytes.saturating_sub(pending.bytes.load(std::sync::atomic::Ordering::Relaxed));
+                bytes +=
+                    progress.bytes.saturating_sub(pending.bytes.load(std::sync::atomic::Ordering::Relaxed));
                 if let Some(since) = *pending.since.lock() {
                     seconds = seconds.max(self.clock.wall().monotonic().saturating_sub(since).as_secs_f64());
                 }
             }
             // A shard that is being cut right now shows its numbers after the cut.
-            let archiver = opened.as_ref().and_then(|opened| opened.archivers.get(usize::from(shard.id.get())));
+            let archiver =
+                opened.as_ref().and_then(|opened| opened.archivers.get(usize::from(shard.id.get())));
             let archiver = archiver.and_then(|archiver| archiver.try_lock().ok());
             shards.push(ArchivedShard {
                 shard: shard.id.get(),
@@ -49,11 +51,5 @@ impl Shared {
             closed_through: self.closed_through.lock().map(|time| time.as_micros()),
             shards,
         }
-    }
-
-    /// Hands the lag to the metrics.
-    pub(super) fn report(&self) {
-        let status = self.status();
-        self.metrics.archive_lag(status.lag_entries, status.lag_bytes, status.lag_seconds);
     }
 }

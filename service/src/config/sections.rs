@@ -138,11 +138,9 @@ section! {
         segment_age: Duration = 5 * SECOND, in SECOND => 3600 * SECOND;
         /// Uploads at once. Each holds up to one archived segment in memory.
         uploads: usize = 4, in 1 => 64;
-        /// When snapshots are taken of shards that changed: a cron expression with seconds, in UTC. More snapshots
+        /// When snapshots are taken of shards that changed since their last one: a cron expression with seconds, in UTC. More snapshots
         /// make a restore's plan shorter; they hold the catalogue, never records.
         snapshot_schedule: String = "0 0 * * * *".to_owned();
-        /// How old the latest snapshot of a shard that did not change may become.
-        snapshot_age: Duration = DAY, in 60 * SECOND => 365 * DAY;
         /// Memory, in bytes, for blocks read from the archive.
         cache: ByteSize = ByteSize::mib(64), in ByteSize::mib(1) => ByteSize::tib(1);
         /// How far back `as_of` and restores may go.

@@ -21,7 +21,8 @@ impl Content {
         let mut names = Vec::new();
         let mut page: Option<String> = None;
         loop {
-            let found = client.list_streams("", 1000, page.as_deref()).await.context("listing the streams")?;
+            let found =
+                client.list_streams("", 1000, page.as_deref()).await.context("listing the streams")?;
             for info in found.items {
                 names.push(StreamName::parse(&info.name)?);
             }
@@ -46,7 +47,12 @@ impl Content {
         Ok(content)
     }
 
-    async fn read(&mut self, client: &Client, name: &StreamName, as_of: Option<HybridTime>) -> anyhow::Result<()> {
+    async fn read(
+        &mut self,
+        client: &Client,
+        name: &StreamName,
+        as_of: Option<HybridTime>,
+    ) -> anyhow::Result<()> {
         let mut reader = client.reader(name, ReadOptions { as_of, ..ReadOptions::default() });
         let batches = self.streams.entry(name.clone()).or_default();
         while let Some(batch) = reader.next_batch().await.with_context(|| format!("reading stream {name}"))? {
@@ -65,7 +71,8 @@ impl Content {
     /// An error that names the first difference.
     pub fn must_equal(&self, expected: &Self, what: &str) -> anyhow::Result<()> {
         for (name, batches) in &expected.streams {
-            let found = self.streams.get(name).with_context(|| format!("{what}: stream {name} is missing"))?;
+            let found =
+                self.streams.get(name).with_context(|| format!("{what}: stream {name} is missing"))?;
             anyhow::ensure!(found == batches, "{what}: stream {name} is not what it was");
         }
         match self.streams.keys().find(|name| !expected.streams.contains_key(*name)) {

@@ -35,7 +35,10 @@ pub fn read(args: &DemoArgs) -> anyhow::Result<Input> {
             key: text_of(&value, &args.key_field).map(Bytes::from),
             value: Some(Bytes::copy_from_slice(line.as_bytes())),
             headers: Vec::new(),
-            timestamp: value.get(&args.timestamp_field).and_then(serde_json::Value::as_i64).unwrap_or(NO_TIMESTAMP),
+            timestamp: value
+                .get(&args.timestamp_field)
+                .and_then(serde_json::Value::as_i64)
+                .unwrap_or(NO_TIMESTAMP),
         };
         input.entry(stream).or_default().push(record);
     }

@@ -35,11 +35,13 @@ pub struct DemoArgs {
 
 /// Runs the demo; an error where a comparison failed.
 pub fn run(args: &DemoArgs) -> anyhow::Result<()> {
-    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().context("the async runtime")?;
+    let runtime =
+        tokio::runtime::Builder::new_multi_thread().enable_all().build().context("the async runtime")?;
     let (directory, temporary) = match &args.keep {
         Some(directory) => (directory.clone(), None),
         None => {
-            let temporary = tempfile::Builder::new().prefix("duramen-demo-").tempdir().context("a directory")?;
+            let temporary =
+                tempfile::Builder::new().prefix("duramen-demo-").tempdir().context("a directory")?;
             (temporary.path().to_owned(), Some(temporary))
         }
     };

@@ -4,7 +4,7 @@
 //!
 //! ```text
 //! magic "DURINDEX" | version u32 | shard u16 | 0 u16 | first u64 | end u64
-//! row …        = base u64 | index u64 | item u32 | records u32 | time u64 | max timestamp i64      (40 bytes)
+//! row …        = base u64 | index u64 | item u32 | records u32 | time u64 | max timestamp i64 | before u64  (48 bytes)
 //! stream …     = stream u64 | first row u32 | rows u32                                            (16 bytes)
 //! rows u32 | streams u32 | crc32 u32 (of everything before it)
 //! ```
@@ -20,7 +20,7 @@ use duramen_types::{DecodeError, HybridTime, Index, Offset, Reader, ShardId, Str
 const WHAT: &str = "hot index file";
 const MAGIC: &[u8; 8] = b"DURINDEX";
 const VERSION: u32 = 1;
-const ROW: usize = 40;
+const ROW: usize = 48;
 const STREAM: usize = 16;
 
 /// Where one batch is and what it holds.
@@ -37,6 +37,8 @@ pub struct Row {
     pub time: HybridTime,
     /// The largest record timestamp, milliseconds since 1970.
     pub max_timestamp: i64,
+    /// Bytes of all batches that the stream was given before this one.
+    pub before: u64,
 }
 
 impl Row {
@@ -91,7 +93,7 @@ impl Chunk {
         out.u64(self.entries.start.get()).u64(self.entries.end.get());
         for row in self.streams.values().flatten() {
             out.u64(row.base.get()).u64(row.index.get()).u32(row.item).u32(row.records);
-            out.u64(row.time.as_micros()).i64(row.max_timestamp);
+            out.u64(row.time.as_micros()).i64(row.max_timestamp).u64(row.before);
         }
         let mut first = 0usize;
         for (stream, rows) in &self.streams {
@@ -135,7 +137,8 @@ impl Chunk {
             let stream = StreamId::new(reader.u64()?);
             let (first, count) = (reader.u32()?, reader.u32()?);
             if usize::try_from(first).ok() != Some(chunk.rows) {
-                return reader.invalid(format!("the rows of stream {stream} begin at {first}, not {}", chunk.rows));
+                return reader
+                    .invalid(format!("the rows of stream {stream} begin at {first}, not {}", chunk.rows));
             }
             for _ in 0..count {
                 chunk.push(stream, decode_row(&mut rows)?);
@@ -155,6 +158,7 @@ fn decode_row(reader: &mut Reader<'_>) -> Result<Row, DecodeError> {
         records: reader.u32()?,
         time: HybridTime::from_micros(reader.u64()?),
         max_timestamp: reader.i64()?,
+        before: reader.u64()?,
     })
 }
 
@@ -172,6 +176,7 @@ mod tests {
                 item: 0,
                 time: HybridTime::from_micros(1000 + n),
                 max_timestamp: 7,
+                before: n * 100,
             };
             chunk.push(StreamId::new(n % 2), row);
             chunk.entries.end = Index::new(11 + n);

@@ -76,7 +76,9 @@ impl HotIndex {
         for name in disk.list(directory).map_err(|e| io(directory, e))? {
             let path = directory.join(&name);
             match parse_name(&name) {
-                Some((of, first, file_end)) if of == shard && file_end <= end => found.push((first, file_end, path)),
+                Some((of, first, file_end)) if of == shard && file_end <= end => {
+                    found.push((first, file_end, path))
+                }
                 Some((of, ..)) if of == shard => disk.remove(&path).map_err(|e| io(&path, e))?,
                 _ => {}
             }
@@ -161,7 +163,12 @@ impl HotIndex {
     ///
     /// `hint` is an entry at or before the wanted one, as a sequential reader knows it. `None`: the index does not
     /// reach back to `offset`. Blocking when a file must be loaded.
-    pub fn locate(&self, stream: StreamId, offset: Offset, hint: Option<Index>) -> Result<Option<Vec<Row>>, Error> {
+    pub fn locate(
+        &self,
+        stream: StreamId,
+        offset: Offset,
+        hint: Option<Index>,
+    ) -> Result<Option<Vec<Row>>, Error> {
         let take = |rows: &[Row]| rows.iter().take(ROWS_PER_LOOKUP).copied().collect::<Vec<_>>();
         {
             let inner = self.inner.read();
@@ -201,7 +208,12 @@ impl HotIndex {
     /// The first row of `stream`, at or after `from`, with a record timestamp of at least `timestamp`
     /// (milliseconds); and the first row that the index has of the stream at all, so that the caller knows what it
     /// does not cover. Blocking.
-    pub fn locate_timestamp(&self, stream: StreamId, from: Offset, timestamp: i64) -> Result<TimestampHit, Error> {
+    pub fn locate_timestamp(
+        &self,
+        stream: StreamId,
+        from: Offset,
+        timestamp: i64,
+    ) -> Result<TimestampHit, Error> {
         let mut hit = TimestampHit { first: None, found: None };
         let mut look = |chunk: &Chunk| {
             let rows = chunk.stream(stream);
@@ -223,6 +235,28 @@ impl HotIndex {
         Ok(hit)
     }
 
+    /// The base of the first row of `stream`, at or after `from`, that `keep` accepts; rows that it refuses all come
+    /// before those that it accepts. `None` where no row is accepted or the index does not reach back to `from`.
+    /// Blocking when files must be loaded.
+    pub fn first_kept(
+        &self,
+        stream: StreamId,
+        from: Offset,
+        keep: impl Fn(&Row) -> bool,
+    ) -> Result<Option<Offset>, Error> {
+        let mut next = from;
+        let mut hint = None;
+        while let Some(rows) = self.locate(stream, next, hint)? {
+            let kept = rows.partition_point(|row| !keep(row));
+            if let Some(row) = rows.get(kept) {
+                return Ok(Some(row.base.max(from)));
+            }
+            let Some(last) = rows.last() else { break };
+            (next, hint) = (last.end(), Some(last.index));
+        }
+        Ok(None)
+    }
+
     fn files_from(&self, index: Index) -> Vec<(Index, Index, PathBuf)> {
         let inner = self.inner.read();
         inner.files.iter().filter(|(_, end, _)| *end > index).cloned().collect()
@@ -232,8 +266,10 @@ impl HotIndex {
         if let Some(hit) = self.cache.get(&(self.shard, first)) {
             return Ok(Arc::clone(hit.value()));
         }
-        let bytes = durable::read_file(&*self.disk, path, LARGEST_FILE).map_err(|source| Error::Io { path: path.to_owned(), source })?;
-        let chunk = Chunk::decode(&bytes).map_err(|source| Error::Damaged { path: path.to_owned(), source })?;
+        let bytes = durable::read_file(&*self.disk, path, LARGEST_FILE)
+            .map_err(|source| Error::Io { path: path.to_owned(), source })?;
+        let chunk =
+            Chunk::decode(&bytes).map_err(|source| Error::Damaged { path: path.to_owned(), source })?;
         let chunk = Arc::new(chunk);
         self.cache.insert((self.shard, first), Arc::clone(&chunk));
         Ok(chunk)

@@ -25,6 +25,8 @@ pub struct PendingAppend {
     stream: StreamRef,
     outcome: oneshot::Receiver<std::result::Result<Outcome, NotProposed>>,
     records: u32,
+    bytes: u64,
+    admitted: Duration,
     acknowledgement: Acknowledgement,
     timeout: Duration,
 }
@@ -35,11 +37,13 @@ impl PendingAppend {
     /// Fails with [`Code::UnknownOutcome`] when the time is up or leadership was lost: the append may then be
     /// carried out all the same. Dropping the future does not take the append back.
     pub async fn acknowledged(self) -> Result<Appended> {
-        let Self { node, shard, stream, outcome, records, acknowledgement, timeout } = self;
+        let Self { node, shard, stream, outcome, records, bytes, admitted, acknowledgement, timeout } = self;
         let wait = async {
             let outcome = outcome
                 .await
-                .map_err(|_| unknown(&stream, "the shard's leadership ended before the append was committed"))?
+                .map_err(|_| {
+                    unknown(&stream, "the shard's leadership ended before the append was committed")
+                })?
                 .map_err(|reason| not_proposed(&stream, &reason))?;
             let appended = appended(&stream, &outcome, records)?;
             if acknowledgement == Acknowledgement::Archived {
@@ -48,7 +52,14 @@ impl PendingAppend {
             Ok(appended)
         };
         match tokio::time::timeout(timeout, wait).await {
-            Ok(result) => result,
+            Ok(result) => {
+                if result.is_ok() {
+                    let took = node.clock().wall().monotonic().saturating_sub(admitted);
+                    let records = u64::from(records);
+                    node.metrics().append_acknowledged(acknowledgement, records, bytes, took.as_secs_f64());
+                }
+                result
+            }
             Err(_) => {
                 let what = format!("no acknowledgement ({acknowledgement:?}) within {timeout:?}");
                 Err(unknown(&stream, &what))
@@ -64,13 +75,17 @@ impl Node {
     /// with [`Code::ResourceExhausted`].
     pub async fn append(&self, request: AppendRequest, wait: bool) -> Result<PendingAppend> {
         self.observe_time(request.seen)?;
+        let admitted = self.clock().wall().monotonic();
         let (shard, id, config) = self.stream_for_append(&request.stream).await?;
         let acknowledgement =
             request.acknowledgement.or(config.acknowledgement).unwrap_or(self.settings().acknowledgement);
         if acknowledgement == Acknowledgement::Archived && !self.has_archive() {
             return Err(Error::new(
                 Code::InvalidArgument,
-                format!("stream {}: acknowledgement `archived` needs an archive: set archive.url", request.stream),
+                format!(
+                    "stream {}: acknowledgement `archived` needs an archive: set archive.url",
+                    request.stream
+                ),
             ));
         }
         let timestamps = config.timestamps.unwrap_or(self.settings().timestamps);
@@ -87,7 +102,7 @@ impl Node {
             match_offset: request.match_offset,
             fencing_token: request.fencing_token,
         };
-        let records = header.records;
+        let (records, bytes) = (header.records, u64::from(header.bytes));
         let (sender, outcome) = oneshot::channel();
         let item = AppendItem { header, batch: batch.into_bytes() };
         shard.submit(Job::Append(item, Waiting { outcome: sender, budget: Some(budget) }));
@@ -97,6 +112,8 @@ impl Node {
             stream: request.stream,
             outcome,
             records,
+            bytes,
+            admitted,
             acknowledgement,
             timeout: self.settings().append_timeout,
         })
@@ -179,17 +196,17 @@ impl Node {
         if *archived.borrow_and_update() < end {
             self.request_cut(shard.id);
         }
-        archived
-            .wait_for(|archived| *archived >= end)
-            .await
-            .map(|_| ())
-            .map_err(|_| Error::new(Code::UnknownOutcome, "the node is shutting down; the append is committed"))
+        archived.wait_for(|archived| *archived >= end).await.map(|_| ()).map_err(|_| {
+            Error::new(Code::UnknownOutcome, "the node is shutting down; the append is committed")
+        })
     }
 
     pub(super) fn unknown_stream(&self, stream: &StreamRef) -> Error {
         Error::new(
             Code::UnknownStream,
-            format!("stream {stream} does not exist: create it, or look for the right name in the list of streams"),
+            format!(
+                "stream {stream} does not exist: create it, or look for the right name in the list of streams"
+            ),
         )
     }
 }
@@ -246,7 +263,9 @@ fn appended(stream: &StreamRef, outcome: &Outcome, records: u32) -> Result<Appen
         Some(BatchOutcome::Appended { base }) => Ok(ack(*base, false)),
         Some(BatchOutcome::Duplicate { base }) => Ok(ack(*base, true)),
         Some(BatchOutcome::Rejected(rejection)) => Err(rejected(stream, rejection)),
-        None => Err(Error::new(Code::Internal, format!("append to {stream}: its entry carries no such batch"))),
+        None => {
+            Err(Error::new(Code::Internal, format!("append to {stream}: its entry carries no such batch")))
+        }
     }
 }
 
@@ -271,18 +290,24 @@ pub(super) fn rejection_error(stream: &StreamRef, rejection: &Rejection) -> Erro
         Rejection::Fenced { current } => error(
             Code::Fenced,
             match current {
-                Some(_) => format!("stream {stream}: the fencing token is missing or another one is in force"),
+                Some(_) => {
+                    format!("stream {stream}: the fencing token is missing or another one is in force")
+                }
                 None => format!("stream {stream} has no fencing token, but one was expected"),
             },
         ),
         Rejection::ProducerFenced { found, current } => error(
             Code::ProducerFenced,
-            format!("stream {stream}: producer epoch {found} is fenced, epoch {current} has taken over: stop"),
+            format!(
+                "stream {stream}: producer epoch {found} is fenced, epoch {current} has taken over: stop"
+            ),
         ),
         Rejection::OutOfOrderSequence { found, expected } => {
             let mut error = error(
                 Code::OutOfOrderSequence,
-                format!("stream {stream}: producer sequence {found} is out of order, {expected} was expected"),
+                format!(
+                    "stream {stream}: producer sequence {found} is out of order, {expected} was expected"
+                ),
             );
             error.expected_sequence = Some(*expected);
             error

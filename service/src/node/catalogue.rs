@@ -5,8 +5,8 @@ use std::time::Duration;
 
 use duramen_state::{ControlResult, Cursor, Stream};
 use duramen_types::{
-    ControlOp, CursorName, FencingToken, HybridTime, Offset, ProducerId, RestorePointName, ShardId, StreamConfig,
-    StreamId, StreamName, TenantName,
+    ControlOp, CursorName, FencingToken, HybridTime, Offset, ProducerId, RestorePointName, ShardId,
+    StreamConfig, StreamId, StreamName, TenantName,
 };
 use tokio::sync::oneshot;
 
@@ -208,7 +208,12 @@ impl Node {
         }
     }
 
-    async fn control(&self, shard: &Shard, op: ControlOp, stream: &StreamRef) -> Result<(Outcome, ControlResult)> {
+    pub(super) async fn control(
+        &self,
+        shard: &Shard,
+        op: ControlOp,
+        stream: &StreamRef,
+    ) -> Result<(Outcome, ControlResult)> {
         let (sender, outcome) = oneshot::channel();
         let name = op.name();
         shard.submit(Job::Control(op, Waiting { outcome: sender, budget: None }));
@@ -280,7 +285,12 @@ impl Node {
         }
     }
 
-    async fn cursor_info(&self, stream: &StreamRef, cursor: CursorName, position: Cursor) -> Result<CursorInfo> {
+    async fn cursor_info(
+        &self,
+        stream: &StreamRef,
+        cursor: CursorName,
+        position: Cursor,
+    ) -> Result<CursorInfo> {
         let (_, _, (first, next)) = self.locate(stream, |found| (found.trimmed, found.next))?;
         let from = position.offset.max(first);
         let lag = if from >= next {

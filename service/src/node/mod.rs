@@ -5,6 +5,7 @@ mod catalogue;
 mod operator;
 mod past;
 mod read;
+mod retention;
 mod start;
 
 use std::path::{Path, PathBuf};
@@ -270,4 +271,3 @@ fn not_proposed(what: impl std::fmt::Display, reason: &NotProposed) -> Error {
 fn corrupt(what: impl std::fmt::Display, error: &dyn std::fmt::Display) -> Error {
     Error::new(Code::Corruption, format!("{what}: {error}"))
 }
-

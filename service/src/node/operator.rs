@@ -1,17 +1,45 @@
 //! What operators ask of a node: health, status, and work on the archive.
 
+use std::sync::Weak;
 use std::time::Duration;
 
 use duramen_types::Index;
 
-use super::Node;
+use super::{Inner, Node};
 use crate::api::Result;
 use crate::status::{Check, Condition, DiskStatus, Health, ShardStatus, Status};
 
 /// Archiving further behind than this many times the segment age makes a node degraded.
 const LAG_FACTOR: u32 = 5;
 
+/// How often the gauges are set.
+const GAUGES: Duration = Duration::from_secs(5);
+
+/// Keeps the gauges of a node up to date, until the node is gone.
+pub(super) async fn keep_gauges(node: Weak<Inner>) {
+    loop {
+        let Some(inner) = node.upgrade() else { return };
+        Node(inner).set_gauges();
+        tokio::time::sleep(GAUGES).await;
+    }
+}
+
 impl Node {
+    fn set_gauges(&self) {
+        let metrics = self.metrics();
+        let streams: usize = self.shards().iter().map(|shard| shard.view.state.read().streams().len()).sum();
+        metrics.streams(u64::try_from(streams).unwrap_or(u64::MAX));
+        let used = self.settings().byte_budget.saturating_sub(self.budget().available_permits());
+        metrics.budget_used(u64::try_from(used).unwrap_or(u64::MAX));
+        let space = self.wal().space();
+        metrics.wal_size(u64::try_from(self.wal().segments().len()).unwrap_or(u64::MAX), space.used);
+        metrics.disk(space.available, space.full);
+        metrics.clock_skew(self.latest_time().since(self.clock().wall().now()).as_secs_f64());
+        if let Some(status) = self.archive_status_now() {
+            metrics.archive_lag(status.lag_entries, status.lag_bytes, status.lag_seconds);
+        }
+    }
+
     /// Checks the parts that the node depends on; each with how long it took.
     pub async fn health(&self) -> Health {
         let mut checks = vec![
@@ -39,7 +67,10 @@ impl Node {
                 if followers.is_empty() {
                     (Condition::Ok, format!("all {} shards are led here", self.shards().len()))
                 } else {
-                    (Condition::Unhealthy, format!("no leader for shard {}: restart the node", followers.join(", ")))
+                    (
+                        Condition::Unhealthy,
+                        format!("no leader for shard {}: restart the node", followers.join(", ")),
+                    )
                 }
             }),
         ];

@@ -23,7 +23,9 @@ impl Node {
             let ahead = time.since(now);
             return Err(Error::new(
                 Code::FutureTime,
-                format!("the time asked for lies {ahead:?} in the future ({time} against {now} µs since 1970)"),
+                format!(
+                    "the time asked for lies {ahead:?} in the future ({time} against {now} µs since 1970)"
+                ),
             ));
         }
         let window = self.settings().recovery_window;
@@ -83,7 +85,9 @@ impl Node {
                 if entry.head().effective_time(state.time()) > time {
                     return Ok(Arc::new(state));
                 }
-                state.apply(id, entry.head(), &entry.head_bytes()).map_err(|error| damaged(id.index, &error))?;
+                state
+                    .apply(id, entry.head(), &entry.head_bytes())
+                    .map_err(|error| damaged(id.index, &error))?;
             }
         }
     }

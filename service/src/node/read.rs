@@ -12,6 +12,7 @@ use crate::api::{Code, Error, ReadBatch, ReadFrom, ReadRequest, Result, StreamRe
 use crate::archive::ColdReader;
 use crate::index::Row;
 use crate::shard::Shard;
+use crate::telemetry::ReadSource;
 
 /// Bytes of entries fetched from the log at once by a sequential reader.
 const READ_AHEAD: u64 = 1 << 20;
@@ -70,7 +71,10 @@ impl ReadSession {
             if self.next < tail {
                 let batch = self.fetch(tail).await;
                 return match batch {
-                    Ok(batch) if self.served && u64::try_from(batch.batch.len()).unwrap_or(u64::MAX) > self.bytes_left => {
+                    Ok(batch)
+                        if self.served
+                            && u64::try_from(batch.batch.len()).unwrap_or(u64::MAX) > self.bytes_left =>
+                    {
                         // The batch is left for another read: this one has reached its limit.
                         self.records_left = 0;
                         None
@@ -109,7 +113,10 @@ impl ReadSession {
     fn deleted(&self) -> Error {
         Error::new(
             Code::UnknownStream,
-            format!("stream {} was deleted; what it held can be read with `as_of` an earlier time", self.name),
+            format!(
+                "stream {} was deleted; what it held can be read with `as_of` an earlier time",
+                self.name
+            ),
         )
     }
 
@@ -123,8 +130,11 @@ impl ReadSession {
     }
 
     fn pass(&mut self, batch: &ReadBatch) {
+        let source = if self.cold.is_some() { ReadSource::Archive } else { ReadSource::Local };
+        let bytes = u64::try_from(batch.batch.len()).unwrap_or(u64::MAX);
+        self.node.metrics().read_served(source, batch.end.since(batch.from), bytes);
         self.records_left = self.records_left.saturating_sub(batch.end.since(batch.from));
-        self.bytes_left = self.bytes_left.saturating_sub(u64::try_from(batch.batch.len()).unwrap_or(u64::MAX));
+        self.bytes_left = self.bytes_left.saturating_sub(bytes);
         self.served = true;
         self.next = batch.end;
     }
@@ -163,7 +173,9 @@ impl ReadSession {
 
     /// The next batch of the read in the archive that is under way; `None` where there is none, or at its end.
     async fn continue_cold(&mut self, tail: Offset) -> Result<Option<ReadBatch>> {
-        let Some(cold) = self.cold.as_mut().filter(|cold| cold.position() == self.next) else { return Ok(None) };
+        let Some(cold) = self.cold.as_mut().filter(|cold| cold.position() == self.next) else {
+            return Ok(None);
+        };
         match cold.next().await? {
             Some((base, batch, time)) => {
                 let records = batch.count();
@@ -189,7 +201,10 @@ impl ReadSession {
             entry.batches().nth(usize::try_from(row.item).unwrap_or(usize::MAX)).map(|(_, bytes)| bytes)
         });
         let bytes = found.ok_or_else(|| {
-            corrupt(&self.name, &format!("entry {} has no batch {}, which the hot index names", row.index, row.item))
+            corrupt(
+                &self.name,
+                &format!("entry {} has no batch {}, which the hot index names", row.index, row.item),
+            )
         })?;
         Batch::from_trusted(bytes).map_err(|error| corrupt(&self.name, &error))
     }
@@ -232,6 +247,7 @@ impl Node {
     /// Opens a read; nothing is fetched yet.
     pub async fn read(&self, request: ReadRequest) -> Result<ReadSession> {
         self.observe_time(request.seen)?;
+        self.metrics().read_begun();
         let follow = request.follow;
         let limits = (request.max_records.unwrap_or(u64::MAX), request.max_bytes.unwrap_or(u64::MAX));
         let mut session = match request.as_of {
@@ -370,7 +386,8 @@ impl ReadSession {
         let local = hit.first.map_or(tail, |row| row.base).max(first);
         let mut candidate = hit.found.map(|row| row.base.max(first));
         if local > first
-            && let Some(cold) = self.node.cold_timestamp(&self.shard, self.stream, first, local, timestamp).await?
+            && let Some(cold) =
+                self.node.cold_timestamp(&self.shard, self.stream, first, local, timestamp).await?
         {
             candidate = Some(cold);
         }

@@ -6,8 +6,8 @@ use std::time::Duration;
 use duramen_archive::{Branch, BranchView, Identity, Owner, ProbeOutcome, Random, Store};
 use duramen_types::batch::Limits;
 use duramen_types::{
-    BranchName, Clock, ClusterId, Compression, ControlOp, NodeId, SegmentId, ShardId, SystemClock, TenantName,
-    TimestampPolicy,
+    BranchName, Clock, ClusterId, Compression, ControlOp, NodeId, SegmentId, ShardId, SystemClock,
+    TenantName, TimestampPolicy,
 };
 use duramen_wal::datadir::{self, DataDir, FORMAT_VERSION, NodeDescription};
 use duramen_wal::{Disk, Fsync, RealDisk, Wal, WalOptions};
@@ -36,9 +36,15 @@ pub enum StartError {
     Archive(#[from] duramen_archive::Error),
     #[error("the archive: {0}")]
     History(#[from] duramen_archive::HistoryError),
-    #[error("the data directory belongs to an archive: set archive.url to {0}'s, its older records are only there")]
+    #[error(transparent)]
+    Claim(#[from] archive::ClaimError),
+    #[error(
+        "the data directory belongs to an archive: set archive.url to {0}'s, its older records are only there"
+    )]
     NeedsArchive(duramen_types::ArchiveId),
-    #[error("the data directory belongs to branch {bound}, the configuration names {wanted}: leave archive.branch out, or use an empty data directory")]
+    #[error(
+        "the data directory belongs to branch {bound}, the configuration names {wanted}: leave archive.branch out, or use an empty data directory"
+    )]
     OtherBranch { bound: BranchName, wanted: BranchName },
     #[error("{0}")]
     Io(#[from] std::io::Error),
@@ -113,12 +119,20 @@ impl Node {
             let settings = archive::Settings {
                 node: description.node,
                 cluster: description.cluster,
+                id: binding.description.archive,
                 branch: binding.branch,
                 hydrated: directory.hydrated(),
                 archive: config.archive.clone(),
                 local_retention: config.local_retention.clone(),
             };
-            ArchiveTask::spawn(binding.store, settings, wal.clone(), shards.clone(), Arc::clone(&hybrid), Arc::clone(&metrics))
+            ArchiveTask::spawn(
+                binding.store,
+                settings,
+                wal.clone(),
+                shards.clone(),
+                Arc::clone(&hybrid),
+                Arc::clone(&metrics),
+            )
         });
         let byte_budget = usize::try_from(config.log.byte_budget.as_u64()).unwrap_or(usize::MAX);
         let node = Self(Arc::new(Inner {
@@ -137,6 +151,8 @@ impl Node {
             metrics,
         }));
         node.create_default_tenant().await?;
+        tokio::spawn(super::retention::run(Arc::downgrade(&node.0)));
+        tokio::spawn(super::operator::keep_gauges(Arc::downgrade(&node.0)));
         Ok(node)
     }
 
@@ -147,7 +163,10 @@ impl Node {
             return Ok(());
         }
         let (sender, outcome) = oneshot::channel();
-        meta.submit(Job::Control(ControlOp::CreateTenant { tenant }, Waiting { outcome: sender, budget: None }));
+        meta.submit(Job::Control(
+            ControlOp::CreateTenant { tenant },
+            Waiting { outcome: sender, budget: None },
+        ));
         match outcome.await {
             Ok(Ok(_)) => Ok(()),
             Ok(Err(reason)) => Err(StartError::Other(format!("creating tenant `default`: {reason}"))),
@@ -201,23 +220,27 @@ async fn bind(
             None => Ok((directory.bind(&wanted)?, None)),
         };
     };
-    let store = Store::open(url, &archive::store_options(&config.archive), Arc::clone(clock), random.clone()).await?;
+    let store =
+        Store::open(url, &archive::store_options(&config.archive), Arc::clone(clock), random.clone()).await?;
     let branch = branch_of(&wanted, &config.archive.branch)?;
-    if known.as_ref().is_some_and(|known| known.archive.is_some() && known.branch.is_some()) {
+    if let Some(archive) =
+        known.as_ref().filter(|known| known.branch.is_some()).and_then(|known| known.archive)
+    {
         let description = directory.bind(&wanted)?;
-        return match Owner::claim(&store, &branch, description.cluster).await {
-            Ok(_) => Ok((description.clone(), Some(Binding { store, description, branch }))),
-            Err(error) if error.is_retryable() => {
+        match archive::claim(&store, archive, &branch, description.cluster).await {
+            Ok(()) => {}
+            Err(archive::ClaimError::Archive(error)) if error.is_retryable() => {
                 tracing::warn!(%error, "the archive can't be reached: starting without it, archiving goes on later");
-                Ok((description.clone(), Some(Binding { store, description, branch })))
             }
-            Err(error) => Err(error.into()),
-        };
+            Err(error) => return Err(error.into()),
+        }
+        return Ok((description.clone(), Some(Binding { store, description, branch })));
     }
     let report = store.check().await;
     for probe in report.probes {
         if let ProbeOutcome::Failed(reason) = probe.outcome {
-            let message = format!("the archive at {} can't be used: to {} failed: {reason}", store.url(), probe.name);
+            let message =
+                format!("the archive at {} can't be used: to {} failed: {reason}", store.url(), probe.name);
             return Err(StartError::Other(message));
         }
     }

@@ -138,7 +138,11 @@ impl Checkpoints {
         self.finish().await
     }
 
-    fn start(&self, view: &Arc<View>, membership: &RaftMembership) -> tokio::task::JoinHandle<io::Result<()>> {
+    fn start(
+        &self,
+        view: &Arc<View>,
+        membership: &RaftMembership,
+    ) -> tokio::task::JoinHandle<io::Result<()>> {
         // The caller is the only one who applies, so the index is sealed exactly at the state's end.
         view.index.seal();
         let checkpoint = Checkpoint { state: view.state.read().clone(), membership: membership.clone() };

@@ -17,7 +17,8 @@ use parking_lot::Mutex;
 use tokio::sync::oneshot;
 
 use super::raft::{
-    RaftEntry, RaftLogId, RaftVote, ShardRaft, decode_vote, encode_vote, entry_id, from_log, io_error, log_id, to_log,
+    RaftEntry, RaftLogId, RaftVote, ShardRaft, decode_vote, encode_vote, entry_id, from_log, io_error,
+    log_id, to_log,
 };
 
 /// Bytes of entries that one read of the log gives at most (but always one entry).

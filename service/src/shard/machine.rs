@@ -88,23 +88,12 @@ impl View {
     }
 
     fn apply(&self, id: EntryId, entry: &Entry) -> io::Result<Arc<Applied>> {
-        let applied = self.state.write().apply(id, entry.head(), &entry.head_bytes()).map_err(io_error)?;
-        let rows = entry.body().batches().iter().zip(&applied.batches).zip(0u32..).filter_map(
-            |((header, outcome), item)| match outcome {
-                BatchOutcome::Appended { base } => Some((
-                    header.stream,
-                    Row {
-                        base: *base,
-                        records: header.records,
-                        index: id.index,
-                        item,
-                        time: applied.time,
-                        max_timestamp: header.max_timestamp,
-                    },
-                )),
-                BatchOutcome::Duplicate { .. } | BatchOutcome::Rejected(_) => None,
-            },
-        );
+        let (applied, rows) = {
+            let mut state = self.state.write();
+            let applied = state.apply(id, entry.head(), &entry.head_bytes()).map_err(io_error)?;
+            let rows = rows(id, entry, &applied, &state);
+            (applied, rows)
+        };
         self.index.push(id.index, rows);
         let user = entry.body().is_user();
         self.progress.send_modify(|progress| {
@@ -122,6 +111,32 @@ impl View {
         }
         Ok(Arc::new(applied))
     }
+}
+
+/// Where the batches went that the entry appended, in their order.
+fn rows(id: EntryId, entry: &Entry, applied: &Applied, state: &ShardState) -> Vec<(StreamId, Row)> {
+    let batches = entry.body().batches().iter().zip(&applied.batches).enumerate();
+    // The state has each stream's bytes after the entry; going backwards gives them before each batch.
+    let mut after: HashMap<StreamId, u64> = HashMap::new();
+    let mut rows: Vec<(StreamId, Row)> = Vec::with_capacity(applied.batches.len());
+    for (item, (header, outcome)) in batches.rev() {
+        let BatchOutcome::Appended { base } = outcome else { continue };
+        let end = state.stream(header.stream).map_or(0, |stream| stream.appended_bytes);
+        let after = after.entry(header.stream).or_insert(end);
+        *after = after.saturating_sub(u64::from(header.bytes));
+        let row = Row {
+            base: *base,
+            records: header.records,
+            index: id.index,
+            item: u32::try_from(item).expect("an entry's batches are counted in 32 bits"),
+            time: applied.time,
+            max_timestamp: header.max_timestamp,
+            before: *after,
+        };
+        rows.push((header.stream, row));
+    }
+    rows.reverse();
+    rows
 }
 
 /// The consensus library's state machine of a shard.
@@ -197,7 +212,9 @@ impl RaftStateMachine<ShardRaft> for Machine {
 
     async fn install_snapshot(&mut self, meta: &SnapshotMetaOf<ShardRaft>, (): ()) -> Result<(), io::Error> {
         let at = meta.last_log_id.as_ref().map(entry_id);
-        Err(io::Error::other(format!("a group with one voter is never sent a snapshot, yet one came for {at:?}")))
+        Err(io::Error::other(format!(
+            "a group with one voter is never sent a snapshot, yet one came for {at:?}"
+        )))
     }
 
     async fn get_current_snapshot(&mut self) -> Result<Option<SnapshotOf<ShardRaft, ()>>, io::Error> {

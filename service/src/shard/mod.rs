@@ -73,14 +73,9 @@ impl Shard {
         check_recoverable(&state, log.purged, log.last)?;
         let fresh = log.last.is_none() && log.purged.is_none() && state.applied().is_none();
 
-        let index = HotIndex::open(
-            Arc::clone(&around.disk),
-            &around.index,
-            id,
-            state.end(),
-            around.chunks.clone(),
-        )
-        .map_err(io_error)?;
+        let index =
+            HotIndex::open(Arc::clone(&around.disk), &around.index, id, state.end(), around.chunks.clone())
+                .map_err(io_error)?;
         let view = Arc::new(View::new(state, index));
         let store = LogStore::new(id, around.wal.clone());
         let checkpoints = Checkpoints::new(Arc::clone(&around.disk), around.checkpoints.clone());

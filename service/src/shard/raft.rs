@@ -9,7 +9,9 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use duramen_state::Applied;
-use duramen_types::{DecodeError, Entry, EntryBody, EntryHead, EntryId, HybridTime, Index, Reader, Term, Writer};
+use duramen_types::{
+    DecodeError, Entry, EntryBody, EntryHead, EntryId, HybridTime, Index, Reader, Term, Writer,
+};
 use openraft::impls::{EmptyNode, leader_id_std};
 use openraft::{EntryPayload, Membership, StoredMembership};
 use parking_lot::Mutex;
@@ -83,7 +85,9 @@ impl Proposal {
     /// Tells everyone who waits; a second call tells nobody.
     pub fn resolve(&self, id: EntryId, applied: &Arc<Applied>) {
         let Some(waiting) = &self.waiting else { return };
-        for (item, Waiting { outcome, budget }) in std::mem::take(&mut *waiting.lock()).into_iter().enumerate() {
+        for (item, Waiting { outcome, budget }) in
+            std::mem::take(&mut *waiting.lock()).into_iter().enumerate()
+        {
             drop(budget);
             // The receiver may be gone: its client went away or its deadline passed.
             let _ = outcome.send(Ok(Outcome { id, applied: Arc::clone(applied), item }));
@@ -179,9 +183,8 @@ pub fn encode_stored_membership(stored: &RaftMembership) -> Vec<u8> {
 
 pub fn decode_stored_membership(bytes: &[u8]) -> Result<RaftMembership, DecodeError> {
     let mut reader = Reader::new("membership", bytes);
-    let id = reader.option(|reader| {
-        Ok(EntryId { index: Index::new(reader.u64()?), term: Term::new(reader.u64()?) })
-    })?;
+    let id = reader
+        .option(|reader| Ok(EntryId { index: Index::new(reader.u64()?), term: Term::new(reader.u64()?) }))?;
     let membership = decode_membership(reader.take(reader.remaining())?)?;
     Ok(StoredMembership::new(id.map(log_id), membership))
 }

@@ -6,9 +6,7 @@
 
 use std::sync::Arc;
 
-use duramen_types::{
-    AppendItem, ControlOp, Entry, EntryBody, EntryHead, HybridTime, ShardId, Term,
-};
+use duramen_types::{AppendItem, ControlOp, Entry, EntryBody, EntryHead, HybridTime, ShardId, Term};
 use duramen_wal::Wal;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 
@@ -105,7 +103,9 @@ impl Sequencer {
             Job::Control(op, waiting) => {
                 return (Entry::new(EntryHead { time, body: EntryBody::Control(op) }), vec![waiting]);
             }
-            Job::Tick(waiting) => return (Entry::new(EntryHead { time, body: EntryBody::Tick }), vec![waiting]),
+            Job::Tick(waiting) => {
+                return (Entry::new(EntryHead { time, body: EntryBody::Tick }), vec![waiting]);
+            }
         };
         let mut bytes = item.batch.len();
         let (mut items, mut waiters) = (vec![item], vec![waiting]);
@@ -128,8 +128,10 @@ impl Sequencer {
 
     async fn propose(&self, term: Term, entry: Entry, waiting: Vec<Waiting>, permit: OwnedSemaphorePermit) {
         let proposal = Proposal::new(entry, waiting, permit);
-        let leader = openraft::impls::leader_id_std::LeaderId { term: term.get(), voted_for: *self.raft.node_id() };
-        let request = self.raft.write(proposal).with_leader(openraft::vote::RaftLeaderId::to_committed(&leader));
+        let leader =
+            openraft::impls::leader_id_std::LeaderId { term: term.get(), voted_for: *self.raft.node_id() };
+        let request =
+            self.raft.write(proposal).with_leader(openraft::vote::RaftLeaderId::to_committed(&leader));
         // A proposal that is refused or lost drops its waiters, which then answer "unknown outcome".
         if let Err(error) = request.await {
             tracing::error!(shard = %self.shard, %error, "the shard has stopped");

@@ -24,8 +24,10 @@ pub enum Error {
 
 /// Starts logging for the whole process; once.
 pub fn start_logs(config: &Telemetry) -> Result<(), Error> {
+    // The libraries' own news at `info` would bury the node's; directives that name them win over this.
+    let directives = format!("openraft=warn,tokio_cron_scheduler=warn,{}", config.log_level);
     let filter = EnvFilter::builder()
-        .parse(&config.log_level)
+        .parse(&directives)
         .map_err(|source| Error::Level { level: config.log_level.clone(), source })?;
     let registry = tracing_subscriber::registry().with(filter);
     let lines = tracing_subscriber::fmt::layer().with_writer(std::io::stderr);

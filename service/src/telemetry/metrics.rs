@@ -60,9 +60,7 @@ pub enum Port {
 /// Where a served batch was.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ReadSource {
-    /// Among the newest entries in memory.
-    Memory,
-    /// In a local segment.
+    /// In memory or in a local segment.
     Local,
     /// In the archive.
     Archive,
@@ -77,8 +75,8 @@ pub struct Metrics {
     appends: [AppendMetrics; 3],
     errors: [Counter; CODES.len()],
     reads: Counter,
-    read_records: [Counter; 3],
-    read_bytes: [Counter; 3],
+    read_records: [Counter; 2],
+    read_bytes: [Counter; 2],
     followers: Gauge,
     connections: [Gauge; 2],
     connections_failed: [Counter; 2],
@@ -95,12 +93,8 @@ pub struct Metrics {
     lag_bytes: Gauge,
     lag: Gauge,
     uploads: [Counter; 2],
-    upload_retries: Counter,
     uploaded: Counter,
     upload_duration: Histogram,
-    snapshot_age: Gauge,
-    cache_hits: [Counter; 2],
-    cache_misses: [Counter; 2],
     clock_skew: Gauge,
 }
 
@@ -127,9 +121,8 @@ impl Metrics {
             bytes: registry.counter(names::APPEND_BYTES, &[level]),
             duration: registry.histogram(names::APPEND_DURATION, &[level]),
         };
-        let sources = ["memory", "local", "archive"];
+        let sources = ["local", "archive"];
         let ports = ["clients", "admin"];
-        let caches = ["memory", "archive"];
         registry.gauge(names::BUILD_INFO, &[super::VERSION, super::COMMIT]).set(1.0);
         Self {
             appends: ["local", "quorum", "archived"].map(acknowledged),
@@ -153,12 +146,8 @@ impl Metrics {
             lag_bytes: registry.gauge(names::ARCHIVE_LAG_BYTES, &[]),
             lag: registry.gauge(names::ARCHIVE_LAG, &[]),
             uploads: ["ok", "failed"].map(|result| registry.counter(names::ARCHIVE_UPLOADS, &[result])),
-            upload_retries: registry.counter(names::ARCHIVE_RETRIES, &[]),
             uploaded: registry.counter(names::ARCHIVE_UPLOADED, &[]),
             upload_duration: registry.histogram(names::ARCHIVE_UPLOAD_DURATION, &[]),
-            snapshot_age: registry.gauge(names::SNAPSHOT_AGE, &[]),
-            cache_hits: caches.map(|cache| registry.counter(names::CACHE_HITS, &[cache])),
-            cache_misses: caches.map(|cache| registry.counter(names::CACHE_MISSES, &[cache])),
             clock_skew: registry.gauge(names::CLOCK_SKEW, &[]),
             handle: registry.recorder.handle(),
         }
@@ -267,28 +256,6 @@ impl Metrics {
     /// An upload was given up after all its retries.
     pub fn upload_failed(&self) {
         self.uploads[1].increment(1);
-    }
-
-    /// An upload is tried once more.
-    pub fn upload_retried(&self) {
-        self.upload_retries.increment(1);
-    }
-
-    /// The age of the oldest of the shards' latest snapshots.
-    pub fn snapshot_age(&self, seconds: f64) {
-        self.snapshot_age.set(seconds);
-    }
-
-    /// Look-ups in the memory of the newest entries.
-    pub fn memory_cache(&self, hits: u64, misses: u64) {
-        self.cache_hits[0].increment(hits);
-        self.cache_misses[0].increment(misses);
-    }
-
-    /// Look-ups in the cache of archived blocks.
-    pub fn archive_cache(&self, hits: u64, misses: u64) {
-        self.cache_hits[1].increment(hits);
-        self.cache_misses[1].increment(misses);
     }
 
     /// How far the hybrid time is ahead of the machine's clock.

@@ -61,10 +61,10 @@ metrics! {
     READS = "duramen_reads_total", Kind::Counter, "", [],
         "Reads begun, followers included.";
     READ_RECORDS = "duramen_read_records_total", Kind::Counter, "",
-        [("source", "where they came from: `memory`, `local`, `archive`")],
+        [("source", "where they came from: `local` (memory and segments) or `archive`")],
         "Records served to readers.";
     READ_BYTES = "duramen_read_bytes_total", Kind::Counter, "bytes",
-        [("source", "where they came from: `memory`, `local`, `archive`")],
+        [("source", "where they came from: `local` (memory and segments) or `archive`")],
         "Bytes of batches served to readers, as encoded.";
     FOLLOWERS = "duramen_followers", Kind::Gauge, "", [],
         "Reads that follow a stream now.";
@@ -101,19 +101,11 @@ metrics! {
     ARCHIVE_UPLOADS = "duramen_archive_uploads_total", Kind::Counter, "",
         [("result", "`ok` or `failed` (after all retries)")],
         "Uploads of objects to the archive.";
-    ARCHIVE_RETRIES = "duramen_archive_upload_retries_total", Kind::Counter, "", [],
-        "Attempts after the first.";
     ARCHIVE_UPLOADED = "duramen_archive_uploaded_bytes_total", Kind::Counter, "bytes", [],
         "Bytes of objects uploaded.";
     ARCHIVE_UPLOAD_DURATION = "duramen_archive_upload_duration_seconds", Kind::Histogram(UPLOAD), "seconds", [],
         "Duration of an upload with its retries.";
-    SNAPSHOT_AGE = "duramen_snapshot_age_seconds", Kind::Gauge, "seconds", [],
-        "Age of the oldest of the shards' latest snapshots.";
 
-    CACHE_HITS = "duramen_cache_hits_total", Kind::Counter, "", [("cache", "`memory` (newest entries) or `archive` (blocks)")],
-        "Look-ups that a cache answered.";
-    CACHE_MISSES = "duramen_cache_misses_total", Kind::Counter, "", [("cache", "`memory` (newest entries) or `archive` (blocks)")],
-        "Look-ups that a cache could not answer.";
     CLOCK_SKEW = "duramen_hybrid_time_skew_seconds", Kind::Gauge, "seconds", [],
         "How far the hybrid time is ahead of this machine's clock.";
 }

@@ -114,7 +114,10 @@ impl Player {
         let (mut request, _) = self.request(name, 3);
         request.match_offset = Some(Offset::new(1 << 40));
         let failed = self.node.append(request, true).await?.acknowledged().await;
-        ensure!(failed.is_err_and(|error| error.code == Code::OffsetMismatch), "{name}: the condition was ignored");
+        ensure!(
+            failed.is_err_and(|error| error.code == Code::OffsetMismatch),
+            "{name}: the condition was ignored"
+        );
         Ok(())
     }
 

@@ -37,7 +37,8 @@ fn config(data: &std::path::Path, archive: &str) -> Config {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn the_state_at_200_random_instants_is_what_a_model_says() -> Result<()> {
-    let seed: u64 = std::env::var("DURAMEN_TEST_SEED").ok().and_then(|seed| seed.parse().ok()).unwrap_or(20_180_207);
+    let seed: u64 =
+        std::env::var("DURAMEN_TEST_SEED").ok().and_then(|seed| seed.parse().ok()).unwrap_or(20_180_207);
     println!("DURAMEN_TEST_SEED={seed}");
     let mut random = StdRng::seed_from_u64(seed);
     let directory = tempfile::tempdir()?;
@@ -73,7 +74,8 @@ async fn the_state_at_200_random_instants_is_what_a_model_says() -> Result<()> {
         let data = directory.path().join(name.as_str());
         let hydrated = *[true, false].choose(&mut random).expect("there are two ways");
         if hydrated {
-            let options = HydrateOptions { branch: Some(name.clone()), ..HydrateOptions::new(NodeId::new(1)) };
+            let options =
+                HydrateOptions { branch: Some(name.clone()), ..HydrateOptions::new(NodeId::new(1)) };
             duramen_restore::hydrate(&store, &main, &Target::Time(time), &data, &options).await?;
         } else {
             let options = BranchOptions::default();

@@ -1,8 +1,8 @@
 //! What a node shows, in the model's words.
 
 use anyhow::Result;
-use duramen::api::{Code, ReadFrom, ReadRequest};
 use duramen::Node;
+use duramen::api::{Code, ReadFrom, ReadRequest};
 use duramen_types::batch::{Batch, normalise};
 use duramen_types::{HybridTime, TenantName};
 
@@ -31,7 +31,11 @@ pub async fn now(node: &Node) -> Result<Log> {
 }
 
 /// The values that each existing stream held at `time`: all that a read can show of the past.
-pub async fn as_of(node: &Node, time: HybridTime, streams: Vec<String>) -> Result<Vec<(String, Vec<String>)>> {
+pub async fn as_of(
+    node: &Node,
+    time: HybridTime,
+    streams: Vec<String>,
+) -> Result<Vec<(String, Vec<String>)>> {
     let mut found = Vec::new();
     for name in streams {
         match read(node, &name, Some(time)).await {

@@ -1,0 +1,196 @@
+//! `duramen doctor`: what a stopped node's data directory holds, up to where each shard is good, what is damaged, and
+//! what to do. Changes nothing.
+
+use std::fmt::Write as _;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use clap::Args;
+use duramen_types::{Index, ShardId};
+use duramen_wal::RealDisk;
+use duramen_wal::datadir::DataDir;
+use serde::Serialize;
+
+use crate::shard::Checkpoint;
+
+/// What the doctor is asked.
+#[derive(Debug, Clone, Args)]
+pub struct DoctorArgs {
+    /// The data directory of a node that is not running
+    #[arg(long, value_name = "DIR")]
+    data: PathBuf,
+    /// Print JSON
+    #[arg(long)]
+    json: bool,
+}
+
+#[derive(Debug, Serialize)]
+struct Diagnosis {
+    directory: String,
+    node: Option<u64>,
+    cluster: Option<String>,
+    branch: Option<String>,
+    segments: Vec<Segment>,
+    shards: Vec<ShardFound>,
+    /// What an unclean stop left behind the last synced frame; nothing acknowledged.
+    unsynced_end: Option<String>,
+    damage: Vec<Damage>,
+    advice: Vec<String>,
+}
+
+#[derive(Debug, Serialize)]
+struct Segment {
+    file: String,
+    bytes: u64,
+    good_through: u64,
+    sealed: bool,
+}
+
+#[derive(Debug, Serialize)]
+struct ShardFound {
+    shard: ShardId,
+    first: Index,
+    end: Index,
+    committed: Option<Index>,
+    checkpoint_end: Option<Index>,
+    checkpoint_problem: Option<String>,
+}
+
+#[derive(Debug, Serialize)]
+struct Damage {
+    file: String,
+    offset: u64,
+    problem: String,
+}
+
+/// Examines the directory and prints what it found; true if a node can start on it.
+pub fn run(args: &DoctorArgs) -> anyhow::Result<bool> {
+    anyhow::ensure!(args.data.is_dir(), "{} is not a directory", args.data.display());
+    let disk = Arc::new(RealDisk);
+    let directory = DataDir::open_unfinished(disk.clone(), &args.data)?;
+    let node = directory.node()?;
+    let report = duramen_wal::inspect(&*disk, &directory.wal())?;
+    let mut damage: Vec<Damage> = report
+        .damage
+        .iter()
+        .map(|found| Damage {
+            file: found.file.display().to_string(),
+            offset: found.offset,
+            problem: found.reason.clone(),
+        })
+        .collect();
+    let mut shards = Vec::new();
+    for (shard, log) in &report.shards {
+        let (checkpoint_end, checkpoint_problem) =
+            match Checkpoint::load(&*disk, &directory.checkpoint(), *shard) {
+                Ok(checkpoint) => (checkpoint.map(|checkpoint| checkpoint.state.end()), None),
+                Err(error) => (None, Some(error.to_string())),
+            };
+        if let Some(problem) = &checkpoint_problem {
+            let file = Checkpoint::path(&directory.checkpoint(), *shard).display().to_string();
+            damage.push(Damage { file, offset: 0, problem: problem.clone() });
+        }
+        shards.push(ShardFound {
+            shard: *shard,
+            first: log.first,
+            end: log.end,
+            committed: log.committed.map(|id| id.index.next()),
+            checkpoint_end,
+            checkpoint_problem,
+        });
+    }
+    let mut advice = Vec::new();
+    if let Some(restore) = directory.restore()?.filter(|_| !directory.is_activated().unwrap_or(false)) {
+        advice.push(format!(
+            "a restore of branch {} has not finished ({}): run `duramen-restore hydrate` again, it goes on where it \
+             stopped",
+            restore.branch, restore.progress
+        ));
+    }
+    if !damage.is_empty() {
+        advice.push(format!(
+            "run `duramen-restore repair --data {} --archive URL`: it rebuilds the log from the archive and from every \
+             valid frame here, and says what, if anything, is gone",
+            args.data.display()
+        ));
+    }
+    let sound = advice.is_empty();
+    if sound {
+        advice.push("nothing: a node can start on it".to_owned());
+    }
+    let diagnosis = Diagnosis {
+        directory: args.data.display().to_string(),
+        node: node.as_ref().map(|node| node.node.get()),
+        cluster: node.as_ref().map(|node| node.cluster.to_string()),
+        branch: node.as_ref().and_then(|node| node.branch.clone()),
+        segments: report
+            .segments
+            .iter()
+            .map(|segment| Segment {
+                file: segment.path.display().to_string(),
+                bytes: segment.bytes,
+                good_through: segment.good_through,
+                sealed: segment.sealed,
+            })
+            .collect(),
+        shards,
+        unsynced_end: report.cut.as_ref().map(|cut| {
+            format!("{} is cut at byte {} at the next start: {}", cut.file.display(), cut.offset, cut.reason)
+        }),
+        damage,
+        advice,
+    };
+    let text =
+        if args.json { serde_json::to_string_pretty(&diagnosis)? + "\n" } else { describe(&diagnosis)? };
+    print!("{text}");
+    Ok(sound)
+}
+
+fn describe(found: &Diagnosis) -> Result<String, std::fmt::Error> {
+    let mut out = String::new();
+    let or_none = |value: &Option<String>| value.clone().unwrap_or_else(|| "none".to_owned());
+    writeln!(
+        out,
+        "{}: node {}, cluster {}, branch {}",
+        found.directory,
+        found.node.map_or_else(|| "none".to_owned(), |node| node.to_string()),
+        or_none(&found.cluster),
+        or_none(&found.branch)
+    )?;
+    writeln!(out, "\nsegments")?;
+    for segment in &found.segments {
+        let state = if segment.sealed { "sealed" } else { "open" };
+        writeln!(
+            out,
+            "  {}  {} bytes, good through byte {}, {state}",
+            segment.file, segment.bytes, segment.good_through
+        )?;
+    }
+    writeln!(out, "\nshards")?;
+    for shard in &found.shards {
+        let index = |index: Option<Index>| index.map_or_else(|| "none".to_owned(), |index| index.to_string());
+        writeln!(
+            out,
+            "  shard {}: entries {} to before {}, committed to {}, checkpoint to {}",
+            shard.shard,
+            shard.first,
+            shard.end,
+            index(shard.committed),
+            index(shard.checkpoint_end)
+        )?;
+    }
+    if let Some(end) = &found.unsynced_end {
+        writeln!(out, "\nunsynced end (nothing acknowledged)\n  {end}")?;
+    }
+    if !found.damage.is_empty() {
+        writeln!(out, "\ndamage")?;
+        for damage in &found.damage {
+            writeln!(out, "  {} at byte {}: {}", damage.file, damage.offset, damage.problem)?;
+        }
+    }
+    writeln!(out, "\nwhat to do")?;
+    for advice in &found.advice {
+        writeln!(out, "  {advice}")?;
+    }
+    Ok(out)
+}
