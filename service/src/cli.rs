@@ -229,6 +229,8 @@ async fn run_node(loaded: Loaded) -> anyhow::Result<()> {
     tokio::select! {
         _ = terminate.recv() => {}
         _ = interrupt.recv() => {}
+        // Nothing more can be promised: recovery after a restart finds out what the disk holds.
+        error = node.failed() => anyhow::bail!("the log failed, the node ends: {error}"),
     }
     tracing::info!(timeout = ?config.shutdown.timeout, "stopping");
     let stop = async {

@@ -80,6 +80,8 @@ async fn a_node_killed_under_load_keeps_every_acknowledged_record() -> Result<()
         .set("cluster.shards", "2")
         .set("archive.segment_age", "1s")
         .set("archive.segment_size", "64KiB")
+        .set("log.record_limit", "256KiB")
+        .set("log.batch_limit", "512KiB")
         .set("wal.segment_size", "1MiB")
         .set("local_retention.bytes", "2MiB");
     let mut node = settings.start()?;

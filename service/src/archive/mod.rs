@@ -27,6 +27,9 @@ use crate::time::HybridClock;
 
 pub use open::{ClaimError, claim, open_history, store_options};
 
+/// How long an operation waits for an archive that is being opened.
+const OPEN_TIMEOUT: Duration = Duration::from_secs(5);
+
 /// How long a flush waits for the store.
 const FLUSH_TIMEOUT: Duration = Duration::from_secs(60);
 
@@ -129,7 +132,7 @@ impl ArchiveTask {
 
     /// Archives everything committed before the call, and closes every shard through it.
     pub async fn flush(&self) -> Result<()> {
-        let opened = self.opened()?;
+        let opened = self.opened().await?;
         match tokio::time::timeout(FLUSH_TIMEOUT, self.shared.round(&opened)).await {
             Ok(true) => Ok(()),
             _ => {
@@ -163,7 +166,7 @@ impl ArchiveTask {
 
     /// Writes a snapshot of every shard at its archived end.
     pub async fn snapshot(&self) -> Result<serde_json::Value> {
-        let opened = self.opened()?;
+        let opened = self.opened().await?;
         let mut written = Vec::new();
         for archiver in &opened.archivers {
             let mut archiver = archiver.lock().await;
@@ -181,7 +184,7 @@ impl ArchiveTask {
 
     /// The shard's state at `time`, if the archive reaches beyond it; `None` where the local log must be replayed.
     pub async fn state_as_of(&self, shard: ShardId, time: HybridTime) -> Result<Option<Arc<ShardState>>> {
-        let opened = self.opened()?;
+        let opened = self.opened().await?;
         let view = opened.view.shard(shard).await.map_err(|error| archive_error(&error.into()))?;
         if view.tip().time <= time {
             return Ok(None);
@@ -193,7 +196,7 @@ impl ArchiveTask {
 
     /// The state at the end of the shard's archived history, where a replay of the local log begins.
     pub async fn boundary(&self, shard: ShardId) -> Result<ShardState> {
-        let opened = self.opened()?;
+        let opened = self.opened().await?;
         let archiver = opened.archivers.get(usize::from(shard.get()));
         let archiver = archiver.ok_or_else(|| Error::new(Code::Internal, format!("no shard {shard}")))?;
         Ok(archiver.lock().await.boundary().clone())
@@ -208,7 +211,7 @@ impl ArchiveTask {
         from: Offset,
         end: Offset,
     ) -> Result<ColdReader> {
-        let opened = self.opened()?;
+        let opened = self.opened().await?;
         let view = opened.view.shard(shard).await.map_err(|error| archive_error(&error.into()))?;
         let reader = opened.history.stream(&view, stream, from..end);
         Ok(ColdReader { reader, name: name.clone(), position: from })
@@ -223,18 +226,23 @@ impl ArchiveTask {
         end: Offset,
         timestamp: i64,
     ) -> Result<Option<Offset>> {
-        let opened = self.opened()?;
+        let opened = self.opened().await?;
         let view = opened.view.shard(shard).await.map_err(|error| archive_error(&error.into()))?;
         let found = opened.history.offset_at_timestamp(&view, stream, from..end, timestamp).await;
         found.map_err(|error| archive_error(&error))
     }
 
-    fn opened(&self) -> Result<Arc<Opened>> {
-        self.shared.opened.borrow().clone().ok_or_else(|| {
-            let why =
-                self.shared.last_error.lock().clone().unwrap_or_else(|| "it is being opened".to_owned());
-            Error::new(Code::Unavailable, format!("the archive at {} is not open: {why}", self.url()))
-        })
+    /// The opened archive; waits for a moment where the node has only just started.
+    async fn opened(&self) -> Result<Arc<Opened>> {
+        let mut opened = self.shared.opened.subscribe();
+        let opened = tokio::time::timeout(OPEN_TIMEOUT, opened.wait_for(Option::is_some)).await;
+        if let Ok(Ok(opened)) = opened
+            && let Some(opened) = opened.as_ref()
+        {
+            return Ok(Arc::clone(opened));
+        }
+        let why = self.shared.last_error.lock().clone().unwrap_or_else(|| "it is being opened".to_owned());
+        Err(Error::new(Code::Unavailable, format!("the archive at {} is not open: {why}", self.url())))
     }
 }
 

@@ -18,10 +18,12 @@ use super::{Inner, Node, Settings};
 use crate::archive::{self, ArchiveTask};
 use crate::config::{self, Config};
 use crate::index::chunk_cache;
-use crate::shard::{Job, Shard, Surroundings, Waiting, seed};
+use crate::shard::{Checkpoint, Job, Shard, Surroundings, Waiting, seed};
 use crate::telemetry::Metrics;
 use crate::time::HybridClock;
 
+/// How often a failure of the log is looked for.
+const FAILURE_CHECK: Duration = Duration::from_millis(100);
 /// Memory for loaded index files of sealed ranges.
 const INDEX_CACHE: usize = 32 << 20;
 
@@ -156,6 +158,17 @@ impl Node {
         Ok(node)
     }
 
+    /// Waits for a failure after which nothing can be acknowledged any more, such as an fsync that failed: what the disk
+    /// holds is unknown until the process restarts and recovers.
+    pub async fn failed(&self) -> duramen_wal::Error {
+        loop {
+            if let Some(error) = self.wal().failure() {
+                return error;
+            }
+            tokio::time::sleep(FAILURE_CHECK).await;
+        }
+    }
+
     async fn create_default_tenant(&self) -> Result<(), StartError> {
         let tenant = TenantName::parse("default").expect("the default tenant keeps the rule of names");
         let meta = self.shard(ShardId::META);
@@ -268,7 +281,8 @@ fn branch_of(description: &NodeDescription, configured: &BranchName) -> Result<B
     Ok(bound)
 }
 
-/// Where the branch continues another one, gives every shard that has no log yet the state at the cut.
+/// Gives every shard whose log does not begin at its first entry the state that it begins with, from the archive: where
+/// the branch continues another one, and where a repair left no checkpoint.
 ///
 /// Safe to repeat after a crash: a shard counts as entered once its log says so, and its checkpoint was durable then.
 async fn enter_history(
@@ -277,24 +291,36 @@ async fn enter_history(
     hydrated: std::path::PathBuf,
     config: &Config,
 ) -> Result<(), StartError> {
-    let untouched = |shard: &ShardId| {
-        let log = around.wal.log_state(*shard);
-        log.purged.is_none() && log.last.is_none()
-    };
-    let new: Vec<ShardId> = (0..=binding.description.shards).map(ShardId::new).filter(untouched).collect();
-    if new.is_empty() {
+    let lacking: Vec<ShardId> = (0..=binding.description.shards)
+        .map(ShardId::new)
+        .filter(|shard| lacks_state(around, *shard))
+        .collect();
+    if lacking.is_empty() {
         return Ok(());
     }
     let view = BranchView::open(&binding.store, &binding.branch).await?;
     let history = archive::open_history(&view, hydrated, &config.archive);
-    for shard in new {
+    for shard in lacking {
         let shard_view = view.shard(shard).await?;
-        let state = history.state_at(&shard_view, shard_view.tip().end).await?;
+        let (start, tip) = (view.log(shard).await?.start(), shard_view.tip());
+        let log = around.wal.log_state(shard);
+        let end = match log.purged {
+            Some(purged) => purged.index.next(),
+            None if tip.end == start.end => start.end,
+            None => {
+                return Err(StartError::Other(format!(
+                    "shard {shard}: the archive holds entries to index {} that this node wrote, and its local log holds \
+                     none: it was lost. Rebuild the node in an empty directory with `duramen-restore hydrate`",
+                    tip.end
+                )));
+            }
+        };
+        let state = history.state_at(&shard_view, end).await?;
         // The cut's time may be later than its last entry: what comes next is later than both.
         if let Some(cut) = &view.branch().cut {
             around.clock.recover(cut.time);
         }
-        let records = seed(around, state)?;
+        let records = seed(around, state, &log)?;
         if records.is_empty() {
             continue;
         }
@@ -309,6 +335,15 @@ async fn enter_history(
         written.await.map_err(|_| StartError::Other(format!("shard {shard}: the log stopped")))??;
     }
     Ok(())
+}
+
+/// Whether the shard's log begins later than what its checkpoint, if any, reaches.
+fn lacks_state(around: &Surroundings, shard: ShardId) -> bool {
+    let log = around.wal.log_state(shard);
+    let Some(purged) = log.purged else { return log.last.is_none() };
+    let checkpoint = Checkpoint::load(&*around.disk, &around.checkpoints, shard);
+    // A damaged checkpoint is as good as none: the archive has what it held.
+    !matches!(checkpoint, Ok(Some(checkpoint)) if checkpoint.state.end() > purged.index)
 }
 
 fn settings(config: &Config, byte_budget: usize) -> Settings {

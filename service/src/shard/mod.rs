@@ -13,7 +13,7 @@ use std::sync::Arc;
 
 use duramen_state::ShardState;
 use duramen_types::{EntryId, Index, NodeId, ShardId};
-use duramen_wal::{Disk, Record, Wal};
+use duramen_wal::{Disk, LogState, Record, Wal};
 use openraft::async_runtime::watch::WatchReceiver;
 use openraft::{Config, SnapshotPolicy};
 use tokio::sync::{mpsc, watch};
@@ -65,7 +65,13 @@ impl Shard {
     /// When it returns, the term's first entry is applied: the state holds everything that was ever acknowledged.
     pub async fn start(id: ShardId, around: &Surroundings) -> io::Result<Self> {
         let log = around.wal.log_state(id);
-        let checkpoint = Checkpoint::load(&*around.disk, &around.checkpoints, id)?;
+        let checkpoint = match Checkpoint::load(&*around.disk, &around.checkpoints, id) {
+            Err(error) if error.kind() == io::ErrorKind::InvalidData && log.purged.is_none() => {
+                tracing::warn!(shard = %id, %error, "the checkpoint is not used: the whole log is here and is replayed");
+                None
+            }
+            loaded => loaded?,
+        };
         let (state, membership) = match checkpoint {
             Some(checkpoint) => (checkpoint.state, checkpoint.membership),
             None => (ShardState::new(id), openraft::StoredMembership::default()),
@@ -154,18 +160,23 @@ impl Shard {
     }
 }
 
-/// Prepares an empty data directory to continue a history at `state`: the log begins after it, in a later term.
+/// Gives a shard a checkpoint of `state`, and the records that its log lacks so that it begins after it, in a later term.
 ///
-/// Durable when it returns, except for the WAL's records, which `completion` reports.
-pub fn seed(around: &Surroundings, state: ShardState) -> io::Result<Vec<Record>> {
+/// The checkpoint is durable when it returns; the records are the caller's to submit.
+pub fn seed(around: &Surroundings, state: ShardState, log: &LogState) -> io::Result<Vec<Record>> {
     let Some(last) = state.applied() else { return Ok(Vec::new()) };
     let shard = state.shard();
     let membership = sole_voter(around.node.get(), Some(last));
     Checkpoint { state, membership }.save(&*around.disk, &around.checkpoints)?;
-    Ok(vec![
-        Record::Purged { shard, id: last },
-        Record::Vote { shard, bytes: seeded_vote(around.node.get(), last.term) },
-    ])
+    let mut records = Vec::new();
+    if log.purged.is_none() {
+        records.push(Record::Purged { shard, id: last });
+    }
+    if log.vote.is_none() {
+        let term = log.last.map_or(last.term, |entry| entry.term);
+        records.push(Record::Vote { shard, bytes: seeded_vote(around.node.get(), term) });
+    }
+    Ok(records)
 }
 
 /// Refuses a checkpoint and a log that do not meet.
@@ -177,14 +188,14 @@ fn check_recoverable(state: &ShardState, purged: Option<EntryId>, last: Option<E
     if state.end() > end {
         return refuse(format!(
             "shard {shard}: its checkpoint ends at index {}, its log already at {end}: the log has lost entries. Run \
-             `duramen-restore repair --data DIR`",
+             `duramen-restore repair --data DIR --archive URL`",
             state.end()
         ));
     }
     if state.end() < first {
         return refuse(format!(
             "shard {shard}: its log begins at index {first} and its checkpoint ends at {}: entries between are not \
-             here. Run `duramen-restore repair --data DIR`",
+             here. Run `duramen-restore repair --data DIR --archive URL`",
             state.end()
         ));
     }
