@@ -1,5 +1,7 @@
 //! `duramen demo`, as the README's first command runs it.
 
+#![expect(clippy::unwrap_used, reason = "what fails here fails the test")]
+
 use std::process::Command;
 
 use duramen_tests::programs;

@@ -1,5 +1,7 @@
 //! The S3 servers that other tests stand on keep what those tests take for granted.
 
+#![expect(clippy::unwrap_used, reason = "what fails here fails the test")]
+
 use std::net::TcpStream;
 use std::path::Path as FilePath;
 use std::process::Command;

@@ -1,5 +1,7 @@
 //! Processes that tests start are watched, stopped and cleaned up.
 
+#![expect(clippy::unwrap_used, reason = "what fails here fails the test")]
+
 use std::process::Command;
 use std::time::Duration;
 

@@ -82,7 +82,7 @@ impl Chunk {
     }
 
     /// The rows of a stream from the one that holds `offset`, or from the first after it; empty if there is none.
-    pub fn from_offset(&self, stream: StreamId, offset: Offset) -> &[Row] {
+    pub fn rows_from(&self, stream: StreamId, offset: Offset) -> &[Row] {
         let rows = self.stream(stream);
         rows.get(rows.partition_point(|row| row.end() <= offset)..).unwrap_or(&[])
     }
@@ -206,10 +206,10 @@ mod tests {
     fn a_stream_is_found_from_any_offset() {
         let chunk = chunk();
         let stream = StreamId::new(1);
-        assert_eq!(chunk.from_offset(stream, Offset::new(0)).len(), 10);
-        assert_eq!(chunk.from_offset(stream, Offset::new(4)).len(), 10);
-        assert_eq!(chunk.from_offset(stream, Offset::new(5)).len(), 9);
-        assert_eq!(chunk.from_offset(stream, Offset::new(50)).len(), 0);
-        assert_eq!(chunk.from_offset(StreamId::new(9), Offset::ZERO).len(), 0);
+        assert_eq!(chunk.rows_from(stream, Offset::new(0)).len(), 10);
+        assert_eq!(chunk.rows_from(stream, Offset::new(4)).len(), 10);
+        assert_eq!(chunk.rows_from(stream, Offset::new(5)).len(), 9);
+        assert_eq!(chunk.rows_from(stream, Offset::new(50)).len(), 0);
+        assert_eq!(chunk.rows_from(StreamId::new(9), Offset::ZERO).len(), 0);
     }
 }

@@ -177,7 +177,7 @@ impl HotIndex {
                 if let Some(first) = chunk.stream(stream).first()
                     && first.base <= offset
                 {
-                    return Ok(Some(take(chunk.from_offset(stream, offset))));
+                    return Ok(Some(take(chunk.rows_from(stream, offset))));
                 }
             }
         }
@@ -190,7 +190,7 @@ impl HotIndex {
                     break;
                 }
                 if rows.last().is_some_and(|row| row.end() > offset) {
-                    return Ok(Some(take(chunk.from_offset(stream, offset))));
+                    return Ok(Some(take(chunk.rows_from(stream, offset))));
                 }
             }
         }
@@ -198,7 +198,7 @@ impl HotIndex {
             let chunk = self.load(first, &path)?;
             let rows = chunk.stream(stream);
             if rows.first().is_some_and(|row| row.base <= offset) {
-                let rows = take(chunk.from_offset(stream, offset));
+                let rows = take(chunk.rows_from(stream, offset));
                 return Ok((!rows.is_empty()).then_some(rows));
             }
         }

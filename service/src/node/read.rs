@@ -152,7 +152,7 @@ impl ReadSession {
             self.rows = found.map_err(|error| corrupt(&self.name, &error))?.unwrap_or_default().into();
         }
         if let Some(row) = self.rows.front().copied().filter(|row| row.base <= self.next) {
-            let batch = self.from_log(row)?;
+            let batch = self.read_batch(row)?;
             return Ok(self.serve(batch, row.base, row.records, row.time, tail));
         }
         // Older than the local segments, or in an index file that is gone: the archive has it.
@@ -188,7 +188,7 @@ impl ReadSession {
         }
     }
 
-    fn from_log(&mut self, row: Row) -> Result<Batch> {
+    fn read_batch(&mut self, row: Row) -> Result<Batch> {
         while self.entries.front().is_some_and(|(index, _)| *index < row.index) {
             self.entries.pop_front();
         }

@@ -15,7 +15,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use duramen_state::ShardState;
-use duramen_types::{DecodeError, Reader, ShardId, Writer};
+use duramen_types::{DecodeError, Index, Reader, ShardId, Writer};
 use duramen_wal::{Disk, durable};
 
 use super::machine::View;
@@ -103,12 +103,14 @@ pub struct Checkpoints {
     disk: Arc<dyn Disk>,
     directory: PathBuf,
     saved_at_bytes: u64,
+    /// The end of the latest checkpoint that was begun since the start.
+    saved_end: Index,
     writing: Option<tokio::task::JoinHandle<io::Result<()>>>,
 }
 
 impl Checkpoints {
     pub fn new(disk: Arc<dyn Disk>, directory: PathBuf) -> Self {
-        Self { disk, directory, saved_at_bytes: 0, writing: None }
+        Self { disk, directory, saved_at_bytes: 0, saved_end: Index::ZERO, writing: None }
     }
 
     /// Starts a checkpoint in the background if one is due, or else puts a full chunk of the hot index on disk;
@@ -131,6 +133,16 @@ impl Checkpoints {
         Ok(())
     }
 
+    /// Makes sure that a checkpoint at or beyond `end`, which is applied, is durable: then the log before it may go.
+    pub async fn save_beyond(
+        &mut self,
+        view: &Arc<View>,
+        membership: &RaftMembership,
+        end: Index,
+    ) -> io::Result<()> {
+        if self.saved_end >= end { self.finish().await } else { self.save_now(view, membership).await }
+    }
+
     /// Takes a checkpoint now and waits for it.
     pub async fn save_now(&mut self, view: &Arc<View>, membership: &RaftMembership) -> io::Result<()> {
         self.finish().await?;
@@ -139,13 +151,14 @@ impl Checkpoints {
     }
 
     fn start(
-        &self,
+        &mut self,
         view: &Arc<View>,
         membership: &RaftMembership,
     ) -> tokio::task::JoinHandle<io::Result<()>> {
         // The caller is the only one who applies, so the index is sealed exactly at the state's end.
         view.index.seal();
         let checkpoint = Checkpoint { state: view.state.read().clone(), membership: membership.clone() };
+        self.saved_end = checkpoint.state.end();
         let (disk, directory, view) = (Arc::clone(&self.disk), self.directory.clone(), Arc::clone(view));
         tokio::task::spawn_blocking(move || {
             view.index.write_sealed().map_err(io_error)?;

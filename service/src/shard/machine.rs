@@ -164,6 +164,11 @@ impl Machine {
         self.checkpoints.save_now(&self.view, &self.membership).await
     }
 
+    /// Makes sure that a restart needs no entry before `end`.
+    pub async fn checkpoint_beyond(&mut self, end: Index) -> io::Result<()> {
+        self.checkpoints.save_beyond(&self.view, &self.membership, end).await
+    }
+
     fn applied(&self) -> Option<RaftLogId> {
         self.view.state.read().applied().map(log_id)
     }

@@ -74,10 +74,9 @@ impl Shard {
         };
         let (state, membership) = match checkpoint {
             Some(checkpoint) => (checkpoint.state, checkpoint.membership),
-            None => (ShardState::new(id), openraft::StoredMembership::default()),
+            None => (ShardState::new(id), sole_voter(around.node.get(), None)),
         };
         check_recoverable(&state, log.purged, log.last)?;
-        let fresh = log.last.is_none() && log.purged.is_none() && state.applied().is_none();
 
         let index =
             HotIndex::open(Arc::clone(&around.disk), &around.index, id, state.end(), around.chunks.clone())
@@ -90,13 +89,9 @@ impl Shard {
         let raft = openraft::Raft::new(node, Arc::new(config()?), SoleVoter, store, machine)
             .await
             .map_err(io_error)?;
-        if fresh {
-            let members = std::collections::BTreeMap::from([(node, openraft::impls::EmptyNode::default())]);
-            raft.initialize(members).await.map_err(io_error)?;
-        } else {
-            // Alone, so there is nobody to wait for: without this, the election timeout would delay every start.
-            raft.trigger().elect(false).await.map_err(io_error)?;
-        }
+        // The group is born with its one voter, so a crash during the first start leaves nothing half initialised. And
+        // alone there is nobody to wait for: without this, the election timeout would delay every start.
+        raft.trigger().elect(false).await.map_err(io_error)?;
         lead(&raft).await?;
         // A sole voter has nobody to send heartbeats to; ticks would wake the process for nothing.
         raft.runtime_config().tick(false);
@@ -134,6 +129,14 @@ impl Shard {
 
     /// Lets the log forget entries through `through`; they must be archived.
     pub async fn purge(&self, through: EntryId) -> io::Result<()> {
+        let end = through.index.next();
+        // First a checkpoint that reaches beyond: a restart must not need what is about to go.
+        self.raft
+            .with_state_machine(move |machine: &mut Machine| {
+                Box::pin(async move { machine.checkpoint_beyond(end).await })
+            })
+            .await
+            .map_err(io_error)??;
         // The library purges no further than its snapshot, which here is only a reference to what is applied.
         self.raft.trigger().snapshot().await.map_err(io_error)?;
         self.raft

@@ -1,0 +1,78 @@
+//! Damage in the local log: found at the start, named, repaired from the archive, and the node goes on.
+
+use std::io::{Read, Seek, SeekFrom, Write};
+use std::path::Path;
+use std::process::{Command, Output, Stdio};
+
+use anyhow::{Context, Result, ensure};
+use duramen_tests::{NodeSettings, programs};
+
+fn ctl(endpoint: &str, admin: &str, arguments: &[&str], input: &str) -> Result<String> {
+    let mut child = Command::new(&programs()?.duramenctl)
+        .args(["--endpoint", endpoint, "--admin", admin])
+        .args(arguments)
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()?;
+    child.stdin.take().context("it has an input")?.write_all(input.as_bytes())?;
+    let output = child.wait_with_output()?;
+    ensure!(output.status.success(), "duramenctl {arguments:?}: {}", said(&output));
+    Ok(String::from_utf8(output.stdout)?)
+}
+
+fn said(output: &Output) -> String {
+    String::from_utf8_lossy(&[&output.stdout[..], &output.stderr[..]].concat()).into_owned()
+}
+
+/// Turns one bit of the first record of the oldest segment.
+fn damage(wal: &Path) -> Result<()> {
+    let mut names: Vec<_> = std::fs::read_dir(wal)?.collect::<Result<_, _>>()?;
+    names.sort_by_key(std::fs::DirEntry::file_name);
+    let oldest = names.first().context("there is a segment")?.path();
+    let mut file = std::fs::File::options().read(true).write(true).open(oldest)?;
+    let position = SeekFrom::Start(4096 + 100);
+    let mut byte = [0];
+    file.seek(position)?;
+    file.read_exact(&mut byte)?;
+    file.seek(position)?;
+    file.write_all(&[byte[0] ^ 1])?;
+    Ok(())
+}
+
+#[test]
+fn a_damaged_log_is_refused_and_repaired_from_the_archive() -> Result<()> {
+    let directory = tempfile::tempdir()?;
+    let (data, archive) = (directory.path().join("node"), directory.path().join("archive"));
+    let settings =
+        NodeSettings::in_directory(&data).archive_in_directory(&archive).set("cluster.shards", "2");
+    let mut node = settings.clone().start()?;
+    let lines: String = (0..500).map(|n| format!("record {n}\n")).collect();
+    ctl(&node.client_url(), &node.admin_url(), &["append", "orders", "-"], &lines)?;
+    let before = ctl(&node.client_url(), &node.admin_url(), &["read", "orders", "--json"], "")?;
+    ctl(&node.client_url(), &node.admin_url(), &["archive", "flush"], "")?;
+    node.kill_9()?;
+    drop(node);
+    damage(&data.join("wal"))?;
+
+    let (status, output) = settings.clone().start_expecting_refusal()?;
+    ensure!(status.code() == Some(1), "{output}");
+    ensure!(output.contains("is damaged at byte") && output.contains("duramen-restore repair"), "{output}");
+
+    let doctor = Command::new(&programs()?.duramen).args(["doctor", "--data"]).arg(&data).output()?;
+    ensure!(doctor.status.code() == Some(3) && said(&doctor).contains("damage"), "{}", said(&doctor));
+
+    let url = format!("file://{}", archive.display());
+    let repair = Command::new(&programs()?.duramen_restore)
+        .args(["repair", "--archive", &url, "--data"])
+        .arg(&data)
+        .output()?;
+    ensure!(matches!(repair.status.code(), Some(0 | 3)), "{}", said(&repair));
+
+    let mut node = settings.start()?;
+    let after = ctl(&node.client_url(), &node.admin_url(), &["read", "orders", "--json"], "")?;
+    ensure!(before == after, "the repaired node holds something else");
+    ctl(&node.client_url(), &node.admin_url(), &["append", "orders", "-"], "it goes on\n")?;
+    ensure!(node.terminate()?.code() == Some(0), "{}", node.process().output());
+    Ok(())
+}

@@ -1,0 +1,93 @@
+//! Stream retention: what is too old or too much is trimmed by itself, and what was trimmed can still be read as of
+//! before.
+
+#![expect(clippy::unwrap_used, reason = "what fails here fails the test")]
+
+use std::time::Duration;
+
+use anyhow::{Context, Result, ensure};
+use bytes::Bytes;
+use duramen::Node;
+use duramen::api::{AppendPayload, AppendRequest, ReadFrom, ReadRequest, StreamInfo, StreamRef};
+use duramen::config::Config;
+use duramen_types::batch::Record;
+use duramen_types::{HybridTime, RetentionPolicy, StreamConfig, StreamName, TenantName};
+
+fn stream(name: &str) -> StreamRef {
+    StreamRef { tenant: TenantName::parse("default").unwrap(), name: StreamName::parse(name).unwrap() }
+}
+
+async fn append(node: &Node, name: &str, batches: usize) -> Result<()> {
+    for _ in 0..batches {
+        let record = Record { value: Some(Bytes::from(vec![b'x'; 1000])), ..Record::default() };
+        let request = AppendRequest {
+            stream: stream(name),
+            payload: AppendPayload::Records(vec![record]),
+            acknowledgement: None,
+            match_offset: None,
+            fencing_token: None,
+            producer: None,
+            seen: HybridTime::ZERO,
+        };
+        node.append(request, true).await?.acknowledged().await?;
+    }
+    Ok(())
+}
+
+async fn until(node: &Node, name: &str, done: impl Fn(&StreamInfo) -> bool) -> Result<StreamInfo> {
+    let wait = async {
+        let mut look = tokio::time::interval(Duration::from_millis(100));
+        loop {
+            look.tick().await;
+            let info = node.describe_stream(&stream(name)).await?;
+            if done(&info) {
+                return Ok(info);
+            }
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(60), wait).await.context("retention did nothing for a minute")?
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn streams_are_trimmed_by_size_and_by_age_and_others_are_left_alone() -> Result<()> {
+    let directory = tempfile::tempdir()?;
+    let mut config = Config::default();
+    config.node.data = directory.path().join("node");
+    config.archive.url = Some(format!("file://{}", directory.path().join("archive").display()));
+    let node = Node::start(&config).await?;
+    let limit = 10_000;
+    let by_size = RetentionPolicy { bytes: Some(limit), age_seconds: None };
+    let by_age = RetentionPolicy { bytes: None, age_seconds: Some(1) };
+    for (name, retention) in [("size", by_size), ("age", by_age), ("kept", RetentionPolicy::default())] {
+        node.create_stream(&stream(name), StreamConfig { retention, ..StreamConfig::default() }).await?;
+        append(&node, name, 50).await?;
+    }
+    let before = node.latest_time();
+
+    let size = until(&node, "size", |info| info.first.get() > 0).await?;
+    let kept = size.next.since(size.first) * (size.appended_bytes / 50);
+    ensure!(kept <= limit && kept > limit / 2, "{kept} bytes are kept of a limit of {limit}");
+    until(&node, "age", |info| info.first == info.next).await?;
+    ensure!(
+        node.describe_stream(&stream("kept")).await?.first.get() == 0,
+        "a stream without a limit was trimmed"
+    );
+
+    let request = ReadRequest {
+        stream: stream("age"),
+        from: ReadFrom::Earliest,
+        max_records: None,
+        max_bytes: None,
+        follow: false,
+        as_of: Some(before),
+        seen: HybridTime::ZERO,
+    };
+    let mut past = node.read(request).await?;
+    let mut records = 0;
+    while let Some(batch) = past.next().await {
+        records += batch?.records;
+    }
+    ensure!(records == 50, "{records} of 50 records are readable as of before the trim");
+    node.shutdown(Duration::from_secs(20)).await?;
+    Ok(())
+}
