@@ -1,6 +1,6 @@
 //! Damage in the local log: found at the start, named, repaired from the archive, and the node goes on.
 
-use std::io::{Read, Seek, SeekFrom, Write};
+use std::io::{Seek, SeekFrom, Write};
 use std::path::Path;
 use std::process::{Command, Output, Stdio};
 
@@ -25,19 +25,20 @@ fn said(output: &Output) -> String {
     String::from_utf8_lossy(&[&output.stdout[..], &output.stderr[..]].concat()).into_owned()
 }
 
-/// Turns one bit of the first record of the oldest segment.
+/// Turns one bit of a record that was appended: a frame that is known to be synced.
 fn damage(wal: &Path) -> Result<()> {
-    let mut names: Vec<_> = std::fs::read_dir(wal)?.collect::<Result<_, _>>()?;
-    names.sort_by_key(std::fs::DirEntry::file_name);
-    let oldest = names.first().context("there is a segment")?.path();
-    let mut file = std::fs::File::options().read(true).write(true).open(oldest)?;
-    let position = SeekFrom::Start(4096 + 100);
-    let mut byte = [0];
-    file.seek(position)?;
-    file.read_exact(&mut byte)?;
-    file.seek(position)?;
-    file.write_all(&[byte[0] ^ 1])?;
-    Ok(())
+    for file in std::fs::read_dir(wal)? {
+        let path = file?.path();
+        let bytes = std::fs::read(&path)?;
+        let needle = b"record 100";
+        if let Some(at) = bytes.windows(needle.len()).position(|window| window == needle) {
+            let mut file = std::fs::File::options().write(true).open(path)?;
+            file.seek(SeekFrom::Start(u64::try_from(at)?))?;
+            file.write_all(&[needle[0] ^ 1])?;
+            return Ok(());
+        }
+    }
+    anyhow::bail!("no segment holds the record")
 }
 
 #[test]

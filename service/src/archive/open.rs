@@ -111,12 +111,13 @@ impl Shared {
         for shard in &self.shards {
             let log = view.log(shard.id).await.map_err(text)?.clone();
             let end = log.tip().end;
-            if end > shard.view.progress().end {
+            let local = end.previous().and_then(|last| self.wal.term_of(shard.id, last));
+            if end > shard.recovered_end || local.is_some_and(|term| term != log.tip().term) {
                 return Err(format!(
-                    "shard {}: the archive holds entries to index {end}, this node's log ends at {}: the data \
-                     directory is older than its archive. Start from the archive instead: `duramen-restore hydrate`",
-                    shard.id,
-                    shard.view.progress().end
+                    "shard {}: the archive holds entries to index {end} that this node's log, which ended at {}, does not \
+                     continue: the data directory is older than its archive. Start from the archive instead: \
+                     `duramen-restore hydrate`",
+                    shard.id, shard.recovered_end
                 ));
             }
             let shard_view = view.shard(shard.id).await.map_err(text)?;

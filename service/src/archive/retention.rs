@@ -11,6 +11,7 @@ impl Shared {
     ///
     /// Nothing goes before the manifest that names it was read back from the store.
     pub(super) async fn retain(&self, opened: &Opened) {
+        self.unpin_oldest(opened).await;
         for (shard, end) in self.disposable() {
             let Some(handle) = self.shards.get(usize::from(shard.get())) else { continue };
             let Some(archiver) = opened.archivers.get(usize::from(shard.get())) else { continue };
@@ -29,6 +30,25 @@ impl Shared {
             let Some(term) = self.wal.term_of(shard, last) else { continue };
             if let Err(error) = handle.purge(EntryId { index: last, term }).await {
                 tracing::error!(%shard, %error, "local segments can't be purged");
+            }
+        }
+    }
+
+    /// Archives what no user caused in the oldest sealed segment of shards that are idle otherwise: their ticks would keep
+    /// it, and with it every later one.
+    async fn unpin_oldest(&self, opened: &Opened) {
+        let retention = &self.settings.local_retention;
+        let segments = self.wal.segments();
+        let bytes: u64 = segments.iter().map(|segment| segment.bytes).sum();
+        if bytes <= retention.bytes.as_u64() && retention.age.is_none() {
+            return;
+        }
+        let Some(oldest) = segments.into_iter().find(|segment| segment.sealed) else { return };
+        for (shard, range) in oldest.ranges {
+            let Some(shard) = self.shards.get(usize::from(shard.get())) else { continue };
+            let end = super::archived(shard);
+            if end < range.end && shard.view.progress().user_end <= end {
+                self.cut(opened, shard, range.end, true).await;
             }
         }
     }

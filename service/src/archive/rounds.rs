@@ -74,22 +74,22 @@ async fn serve_requests(shared: Arc<Shared>, opened: Arc<Opened>, shard: Arc<Sha
     let Some(pending) = shared.pending.get(usize::from(shard.id.get())) else { return };
     loop {
         pending.request.notified().await;
-        shared.cut(&opened, &shard, shard.view.progress().end).await;
+        shared.cut(&opened, &shard, shard.view.progress().end, false).await;
         tokio::time::sleep(REQUEST_PAUSE).await;
     }
 }
 
 async fn rounds(shared: Arc<Shared>, opened: Arc<Opened>) {
     // What was archived before the node stopped may still have to be closed: the first round comes by itself.
-    let mut closed_end: Vec<Index> = Vec::new();
     shared.activity.notify_one();
     loop {
         shared.activity.notified().await;
         tokio::time::sleep(shared.settings.archive.segment_age).await;
-        let ends: Vec<Index> = shared.shards.iter().map(|shard| shard.view.progress().user_end).collect();
-        if ends != closed_end {
+        let ends = shared.user_ends();
+        let closed = *shared.closed_ends.lock() == ends;
+        if !closed {
             if shared.round(&opened).await {
-                closed_end = ends;
+                *shared.closed_ends.lock() = ends;
             } else {
                 shared.activity.notify_one();
             }
@@ -101,16 +101,19 @@ async fn rounds(shared: Arc<Shared>, opened: Arc<Opened>) {
 impl Shared {
     /// One round; whether it closed every shard.
     pub(super) async fn round(&self, opened: &Opened) -> bool {
-        let Some(ticks) =
-            join_all(self.shards.iter().map(tick)).await.into_iter().collect::<Option<Vec<_>>>()
-        else {
+        let ticks = join_all(self.shards.iter().map(tick)).await.into_iter().collect::<Option<Vec<_>>>();
+        let Some(ticks) = ticks else {
+            // A full disk takes no tick, and archiving is what frees it: cut all the same, and close nothing.
+            let cuts =
+                self.shards.iter().map(|shard| self.cut(opened, shard, shard.view.progress().end, false));
+            join_all(cuts).await;
             return false;
         };
         let mut closed = Vec::with_capacity(ticks.len());
         for (shard, (end, time)) in self.shards.iter().zip(ticks) {
             closed.push((shard, end, time));
         }
-        let cuts = closed.iter().map(|(shard, end, _)| self.cut(opened, shard, *end));
+        let cuts = closed.iter().map(|(shard, end, _)| self.cut(opened, shard, *end, false));
         let all = join_all(cuts).await.into_iter().all(|done| done);
         let items =
             closed.iter().map(|(shard, end, time)| ClosedShard { shard: shard.id, end: *end, closed: *time });
@@ -136,14 +139,15 @@ impl Shared {
     /// A last round before the node stops.
     pub(super) async fn final_round(&self) {
         let Some(opened) = self.opened.borrow().clone() else { return };
-        if self.shards.iter().any(|shard| shard.view.progress().user_end > archived(shard)) {
+        // Also where a cut on request archived everything and no round has closed it yet.
+        if *self.closed_ends.lock() != self.user_ends() {
             self.round(&opened).await;
         }
     }
 
-    /// Archives the shard's entries before `through` if users caused any that are not archived; tries until it
-    /// succeeds. False where that can't succeed any more.
-    async fn cut(&self, opened: &Opened, shard: &Shard, through: Index) -> bool {
+    /// Archives the shard's entries before `through` if users caused any that are not archived, or if `force` is set;
+    /// tries until it succeeds. False where that can't succeed any more.
+    pub(super) async fn cut(&self, opened: &Opened, shard: &Shard, through: Index, force: bool) -> bool {
         let at = usize::from(shard.id.get());
         let (Some(archiver), Some(pending)) = (opened.archivers.get(at), self.pending.get(at)) else {
             return false;
@@ -152,7 +156,8 @@ impl Shared {
         let mut pause = FIRST_RETRY;
         loop {
             let progress = shard.view.progress();
-            if progress.user_end.min(through) <= archiver.end() {
+            let wanted = if force { through } else { progress.user_end.min(through) };
+            if wanted <= archiver.end() {
                 return true;
             }
             let begun = self.clock.wall().monotonic();
@@ -177,7 +182,8 @@ impl Shared {
                 }
                 Err(error) => {
                     self.failed(&error.to_string());
-                    if !error.is_retryable() && !self.reopen(opened, shard, &mut archiver).await {
+                    // After a lost race, or a commit of unknown outcome, only the store knows where the history ends.
+                    if !self.reopen(opened, shard, &mut archiver).await && !error.is_retryable() {
                         return false;
                     }
                     tokio::time::sleep(pause).await;
@@ -204,6 +210,11 @@ impl Shared {
                 error.is_retryable()
             }
         }
+    }
+
+    /// For each shard, the end of what users caused.
+    fn user_ends(&self) -> Vec<Index> {
+        self.shards.iter().map(|shard| shard.view.progress().user_end).collect()
     }
 
     fn user_end(&self, shard: duramen_types::ShardId, end: Index) -> Index {

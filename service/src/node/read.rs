@@ -151,10 +151,14 @@ impl ReadSession {
             let found = self.shard.view.index.locate(self.stream, self.next, self.last_entry);
             self.rows = found.map_err(|error| corrupt(&self.name, &error))?.unwrap_or_default().into();
         }
-        if let Some(row) = self.rows.front().copied().filter(|row| row.base <= self.next) {
-            let batch = self.read_batch(row)?;
+        if let Some(row) = self.rows.front().copied().filter(|row| row.base <= self.next)
+            && let Some(batch) = self.read_batch(row)?
+        {
             return Ok(self.serve(batch, row.base, row.records, row.time, tail));
         }
+        // What the hot index still names may be purged from the log: nothing of it is used then.
+        self.rows.clear();
+        self.entries.clear();
         // Older than the local segments, or in an index file that is gone: the archive has it.
         let reader = self.node.cold_reader(&self.shard, &self.name, self.stream, self.next, tail).await?;
         self.cold = Some(reader);
@@ -188,30 +192,31 @@ impl ReadSession {
         }
     }
 
-    fn read_batch(&mut self, row: Row) -> Result<Batch> {
+    /// The row's batch from the log; `None` where the log was purged beyond it.
+    fn read_batch(&mut self, row: Row) -> Result<Option<Batch>> {
         while self.entries.front().is_some_and(|(index, _)| *index < row.index) {
             self.entries.pop_front();
         }
         if self.entries.front().is_none_or(|(index, _)| *index != row.index) {
             self.entries.clear();
-            self.read_log(row.index)?;
+            if !self.read_log(row.index)? {
+                return Ok(None);
+            }
         }
         self.last_entry = Some(row.index);
         let found = self.entries.front().and_then(|(_, entry)| {
             entry.batches().nth(usize::try_from(row.item).unwrap_or(usize::MAX)).map(|(_, bytes)| bytes)
         });
         let bytes = found.ok_or_else(|| {
-            corrupt(
-                &self.name,
-                &format!("entry {} has no batch {}, which the hot index names", row.index, row.item),
-            )
+            let reason = format!("entry {} has no batch {}, which the hot index names", row.index, row.item);
+            corrupt(&self.name, &reason)
         })?;
-        Batch::from_trusted(bytes).map_err(|error| corrupt(&self.name, &error))
+        Batch::from_trusted(bytes).map(Some).map_err(|error| corrupt(&self.name, &error))
     }
 
     /// Fetches the entry at `index`, and those after it that the stream's next rows are in as long as they follow
-    /// each other.
-    fn read_log(&mut self, index: Index) -> Result<()> {
+    /// each other; false where they are purged.
+    fn read_log(&mut self, index: Index) -> Result<bool> {
         let mut end = index.next();
         for row in &self.rows {
             if row.index == end {
@@ -220,12 +225,15 @@ impl ReadSession {
                 break;
             }
         }
-        let found = self.node.wal().entries(self.shard.id, index..end, READ_AHEAD);
-        for (id, payload) in found.map_err(|error| corrupt(&self.name, &error))? {
+        let found = match self.node.wal().entries(self.shard.id, index..end, READ_AHEAD) {
+            Err(duramen_wal::Error::Purged { .. }) => return Ok(false),
+            found => found.map_err(|error| corrupt(&self.name, &error))?,
+        };
+        for (id, payload) in found {
             let entry = Entry::decode(payload).map_err(|error| corrupt(&self.name, &error))?;
             self.entries.push_back((id.index, entry));
         }
-        Ok(())
+        Ok(true)
     }
 
     fn serve(&self, batch: Batch, base: Offset, records: u32, time: HybridTime, tail: Offset) -> ReadBatch {

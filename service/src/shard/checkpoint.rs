@@ -103,14 +103,23 @@ pub struct Checkpoints {
     disk: Arc<dyn Disk>,
     directory: PathBuf,
     saved_at_bytes: u64,
-    /// The end of the latest checkpoint that was begun since the start.
+    /// The end of the latest checkpoint that is durable, of those taken since the start.
     saved_end: Index,
+    /// The end of the one that is being written, or of the last one written.
+    writing_end: Index,
     writing: Option<tokio::task::JoinHandle<io::Result<()>>>,
 }
 
 impl Checkpoints {
     pub fn new(disk: Arc<dyn Disk>, directory: PathBuf) -> Self {
-        Self { disk, directory, saved_at_bytes: 0, saved_end: Index::ZERO, writing: None }
+        Self {
+            disk,
+            directory,
+            saved_at_bytes: 0,
+            saved_end: Index::ZERO,
+            writing_end: Index::ZERO,
+            writing: None,
+        }
     }
 
     /// Starts a checkpoint in the background if one is due, or else puts a full chunk of the hot index on disk;
@@ -158,7 +167,7 @@ impl Checkpoints {
         // The caller is the only one who applies, so the index is sealed exactly at the state's end.
         view.index.seal();
         let checkpoint = Checkpoint { state: view.state.read().clone(), membership: membership.clone() };
-        self.saved_end = checkpoint.state.end();
+        self.writing_end = checkpoint.state.end();
         let (disk, directory, view) = (Arc::clone(&self.disk), self.directory.clone(), Arc::clone(view));
         tokio::task::spawn_blocking(move || {
             view.index.write_sealed().map_err(io_error)?;
@@ -168,7 +177,11 @@ impl Checkpoints {
 
     async fn finish(&mut self) -> io::Result<()> {
         match self.writing.take() {
-            Some(writing) => writing.await.map_err(io_error)?,
+            Some(writing) => {
+                writing.await.map_err(io_error)??;
+                self.saved_end = self.saved_end.max(self.writing_end);
+                Ok(())
+            }
             None => Ok(()),
         }
     }

@@ -88,13 +88,13 @@ impl View {
     }
 
     fn apply(&self, id: EntryId, entry: &Entry) -> io::Result<Arc<Applied>> {
-        let (applied, rows) = {
+        let applied = {
             let mut state = self.state.write();
             let applied = state.apply(id, entry.head(), &entry.head_bytes()).map_err(io_error)?;
-            let rows = rows(id, entry, &applied, &state);
-            (applied, rows)
+            // Before the new tail is visible: who sees the tail finds what lies before it.
+            self.index.push(id.index, rows(id, entry, &applied, &state));
+            applied
         };
-        self.index.push(id.index, rows);
         let user = entry.body().is_user();
         self.progress.send_modify(|progress| {
             progress.end = id.index.next();

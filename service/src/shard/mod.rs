@@ -49,6 +49,8 @@ pub struct Shard {
     pub view: Arc<View>,
     raft: openraft::Raft<ShardRaft, Machine>,
     jobs: mpsc::UnboundedSender<Job>,
+    /// Where the log ended when the shard started: what a disk that was rolled back lacks can't be added later.
+    pub recovered_end: Index,
     /// The end of the archived log; zero without an archive.
     pub archived: watch::Sender<Index>,
 }
@@ -107,7 +109,8 @@ impl Shard {
             jobs: queue,
         };
         tokio::spawn(sequencer.run());
-        Ok(Self { id, view, raft, jobs, archived: watch::Sender::new(Index::ZERO) })
+        let recovered_end = log.end;
+        Ok(Self { id, view, raft, jobs, recovered_end, archived: watch::Sender::new(Index::ZERO) })
     }
 
     /// Queues a job; its order among the shard's jobs is fixed from now on.
