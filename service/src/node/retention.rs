@@ -80,7 +80,7 @@ impl Node {
                     let beyond = local.first.filter(|first| first.before < excess);
                     if let Some(first) = beyond {
                         let kept = shard.view.index.first_kept(id, first.base, |row| row.before >= excess);
-                        target = target.max(kept.map_err(corrupt)?.unwrap_or(next));
+                        target = target.max(kept.map_err(corrupt)?.unwrap_or(target));
                     }
                 }
                 None => {}
