@@ -1,6 +1,6 @@
 //! Every dependency keeps the rules of `deny.toml`: its licence, where it comes from, and what is banned.
 //!
-//! `cargo deny` reads the same file. This test needs no program that takes longer to install than all else to build.
+//! `cargo deny` reads the same file. This test needs no program that would have to be built first.
 
 #![expect(clippy::unwrap_used, reason = "what fails here fails the test")]
 
