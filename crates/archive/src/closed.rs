@@ -1,7 +1,7 @@
 //! `{branch}/closed/{time}-{node}`: up to which time each shard can hold nothing that is not archived.
 //!
 //! ```text
-//! message Closed      { node 1, time 2, repeated ClosedShard shards 3 }
+//! message Closed      { node 1, time 2, repeated ClosedShard shards 3, previous 4 }
 //! message ClosedShard { shard 1, end 2, closed 3 }
 //! ```
 //!
@@ -39,6 +39,8 @@ pub struct Closed {
     /// The largest of the closed times; part of the key.
     pub time: HybridTime,
     pub shards: Vec<ClosedShard>,
+    /// The time of the closed object that the node wrote before this one, if it knows: the loss of one leaves a trace.
+    pub previous: Option<HybridTime>,
 }
 
 /// Up to where one shard is closed.
@@ -59,6 +61,8 @@ struct WireClosed {
     time: u64,
     #[prost(message, repeated, tag = "3")]
     shards: Vec<WireShard>,
+    #[prost(uint64, optional, tag = "4")]
+    previous: Option<u64>,
 }
 
 #[derive(Clone, PartialEq, prost::Message)]
@@ -72,15 +76,30 @@ struct WireShard {
 }
 
 impl Closed {
-    /// What `node` says of `shards`, of which there is at least one.
-    pub fn new(node: NodeId, shards: Vec<ClosedShard>) -> Self {
+    /// What `node` says of `shards`, of which there is at least one; `previous` is the time of what it said before.
+    pub fn new(node: NodeId, shards: Vec<ClosedShard>, previous: Option<HybridTime>) -> Self {
         let time = shards.iter().map(|shard| shard.closed).max().unwrap_or_default();
-        Self { node, time, shards }
+        Self { node, time, shards, previous }
     }
 
     /// The object's key.
     pub fn key(&self, branch: &BranchName) -> ObjectKey {
         ObjectKey::Closed { branch: branch.clone(), time: self.time, node: self.node }
+    }
+
+    /// The time of the last object that `node` wrote to the view's branch; `None` if it wrote none.
+    pub async fn last_of(view: &BranchView, node: NodeId) -> Result<Option<HybridTime>> {
+        let mut anchor = HybridTime::ZERO;
+        for shard in view.shard_ids() {
+            anchor = anchor.max(view.end(shard).await?.time);
+        }
+        for window in windows(view, anchor) {
+            let found = listed(view, &window).await?.into_iter().rfind(|(.., by)| *by == node);
+            if let Some((_, time, _)) = found {
+                return Ok(Some(time));
+            }
+        }
+        Ok(None)
     }
 
     /// Writes it; on `Ok` it is durable.
@@ -98,6 +117,7 @@ impl Closed {
             node: self.node.get(),
             time: self.time.as_micros(),
             shards: shards.collect(),
+            previous: self.previous.map(HybridTime::as_micros),
         })
     }
 
@@ -110,9 +130,13 @@ impl Closed {
             Ok(ClosedShard { shard: ShardId::new(shard), end, closed })
         });
         let shards = shards.collect::<Result<Vec<_>, DecodeError>>()?;
-        let closed = Self::new(NodeId::new(wire.node), shards);
+        let previous = wire.previous.map(HybridTime::from_micros);
+        let closed = Self::new(NodeId::new(wire.node), shards, previous);
         if closed.time.as_micros() != wire.time {
             return Err(DecodeError::invalid(FRAME.what, "its time is not the largest of its shards'").into());
+        }
+        if previous.is_some_and(|previous| previous >= closed.time) {
+            return Err(DecodeError::invalid(FRAME.what, "it follows one of a later time").into());
         }
         Ok(closed)
     }
@@ -143,22 +167,47 @@ impl ClosedTimes {
     pub async fn of(view: &BranchView) -> Result<Self> {
         let mut known = Known::archived(view).await?;
         let anchor = known.closed.values().copied().max().unwrap_or_default();
-        let branch = &view.branch().name;
-        let mut before: Option<String> = None;
-        for look_back in LOOK_BACK.map(Some).into_iter().chain([None]) {
-            // No node has the number 0 in `time - 1`; the key itself need not exist.
-            let after = look_back.map(|by| {
-                let time = anchor.before(by);
-                ObjectKey::Closed { branch: branch.clone(), time, node: NodeId::ZERO }.to_string()
-            });
-            known.read(view, after.as_deref(), before.as_deref()).await?;
-            if known.missing.is_empty() || after.is_none() {
+        for window in windows(view, anchor) {
+            known.read(view, &window).await?;
+            if known.missing.is_empty() {
                 break;
             }
-            before = after;
         }
         Ok(Self { shards: known.closed })
     }
+}
+
+/// A part of the closed objects: those whose keys are after `after` and not after `before`.
+struct Window {
+    after: Option<String>,
+    before: Option<String>,
+}
+
+/// From the newest closed objects, those around `anchor` and later, to the oldest.
+fn windows(view: &BranchView, anchor: HybridTime) -> impl Iterator<Item = Window> {
+    let branch = view.branch().name.clone();
+    // No node has the number 0 in `time - 1`; the key itself need not exist.
+    let key = move |time| ObjectKey::Closed { branch: branch.clone(), time, node: NodeId::ZERO }.to_string();
+    let mut before = None;
+    LOOK_BACK.map(Some).into_iter().chain([None]).map(move |look_back| {
+        let after = look_back.map(|by| key(anchor.before(by)));
+        Window { before: std::mem::replace(&mut before, after.clone()), after }
+    })
+}
+
+/// The keys of a window and the times in them, oldest first.
+async fn listed(view: &BranchView, window: &Window) -> Result<Vec<(ObjectKey, HybridTime, NodeId)>> {
+    let mut keys = Vec::new();
+    let mut listed = view.store().list(&paths::closed_prefix(&view.branch().name), window.after.as_deref());
+    while let Some(object) = listed.try_next().await? {
+        if window.before.as_deref().is_some_and(|before| object.path.as_str() > before) {
+            break;
+        }
+        if let Some(key @ ObjectKey::Closed { time, node, .. }) = object.key {
+            keys.push((key, time, node));
+        }
+    }
+    Ok(keys)
 }
 
 /// What is found so far.
@@ -183,19 +232,9 @@ impl Known {
         Ok(known)
     }
 
-    /// Takes the closed objects whose keys are after `after` and not after `before`, newest first.
-    async fn read(&mut self, view: &BranchView, after: Option<&str>, before: Option<&str>) -> Result<()> {
-        let mut keys = Vec::new();
-        let mut listed = view.store().list(&paths::closed_prefix(&view.branch().name), after);
-        while let Some(object) = listed.try_next().await? {
-            if before.is_some_and(|before| object.path.as_str() > before) {
-                break;
-            }
-            if let Some(ObjectKey::Closed { time, .. }) = object.key {
-                keys.extend(object.key.zip(Some(time)));
-            }
-        }
-        for (key, time) in keys.into_iter().rev() {
+    /// Takes the closed objects of a window, newest first.
+    async fn read(&mut self, view: &BranchView, window: &Window) -> Result<()> {
+        for (key, time, _) in listed(view, window).await?.into_iter().rev() {
             // An older object can say nothing new of a shard that is closed beyond it.
             if self.missing.is_empty() && self.closed.values().all(|closed| *closed >= time) {
                 break;

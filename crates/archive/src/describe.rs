@@ -115,7 +115,7 @@ mod tests {
         child.create(&store).await.unwrap();
         let item =
             ClosedShard { shard: ShardId::ZERO, end: Index::new(5), closed: HybridTime::from_micros(60) };
-        Closed::new(NodeId::new(1), vec![item]).write(&store, &main).await.unwrap();
+        Closed::new(NodeId::new(1), vec![item], None).write(&store, &main).await.unwrap();
         Hold::place(&store, &main, "a restore", Duration::from_secs(9)).await.unwrap();
         let verdict = Verdict {
             id: Uuid::from_u128(1),

@@ -254,7 +254,8 @@ impl World {
         }
         let latest = closed.iter().map(|item| item.closed).min().unwrap();
         let branch = self.view.branch().name.clone();
-        Closed::new(NodeId::new(1), closed).write(&self.store, &branch).await.unwrap();
+        let previous = Closed::last_of(&self.view, NodeId::new(1)).await.unwrap();
+        Closed::new(NodeId::new(1), closed, previous).write(&self.store, &branch).await.unwrap();
         latest
     }
 

@@ -1,7 +1,9 @@
 //! The closed objects of a branch: each readable and under its own key; and what they say that there is.
 
+use std::collections::BTreeSet;
+
 use duramen_archive::{ObjectKey, describe, paths};
-use duramen_types::{Index, ShardId};
+use duramen_types::{HybridTime, Index, ShardId};
 use futures::TryStreamExt;
 use serde_json::Value;
 
@@ -23,6 +25,7 @@ pub(super) async fn verify(context: &mut Context) -> Result<()> {
             _ => context.find(&object.path, "it is no object of an archive"),
         }
     }
+    let there: BTreeSet<String> = keys.iter().map(ObjectKey::to_string).collect();
     if !context.is_full() {
         keys.drain(..keys.len().saturating_sub(NEWEST));
     }
@@ -35,6 +38,13 @@ pub(super) async fn verify(context: &mut Context) -> Result<()> {
         if (number(&says, "time"), number(&says, "node")) != (Some(time.as_micros()), Some(node.get())) {
             context.find(&key, "it is of another time or node than its key says: it was swapped");
             continue;
+        }
+        if let Some(previous) = number(&says, "previous") {
+            let time = HybridTime::from_micros(previous);
+            let previous = ObjectKey::Closed { branch: context.branch.clone(), time, node: *node };
+            if !there.contains(&previous.to_string()) {
+                context.find(&previous, format!("it is missing: {key} was written after it"));
+            }
         }
         take(context, &key, &says);
     }

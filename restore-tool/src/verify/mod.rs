@@ -3,8 +3,8 @@
 //! The manifests themselves drive it, number by number from the first, so that one damaged object does not hide what
 //! is wrong with the others. What was found is written into the archive as a verdict.
 //!
-//! An object that nothing refers to leaves no trace when it is removed: a hold, a verdict, a checkpoint that a later
-//! one replaced, a closed object. The loss of one loses no history.
+//! Nothing refers to a hold, to a verdict, or to the newest closed object and the newest checkpoint until something was
+//! written after them: these leave no trace when they are removed. The loss of one loses no history.
 
 mod closed;
 mod part;

@@ -1,5 +1,6 @@
 //! One shard: every member of the line with the part that the branch has of it, oldest first.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -82,7 +83,8 @@ impl Walk<'_> {
     /// Verifies what the branch has of `branch`: everything, or the rows that begin before `end`.
     async fn member(&mut self, branch: &Branch, end: Option<Index>) -> Result<()> {
         let context = self.context;
-        let newest = self.checkpoints(branch).await?;
+        let checkpoints = self.checkpoints(branch).await?;
+        let newest = checkpoints.last().copied();
         if end.is_none() || context.is_full() {
             self.pages(branch).await?;
         }
@@ -105,7 +107,7 @@ impl Walk<'_> {
             };
             self.missing(branch, next, number);
             next = number.next();
-            self.manifest(branch, number, end).await?;
+            self.manifest(branch, number, end, &checkpoints).await?;
             if end.is_some_and(|end| self.tip.end >= end) {
                 return Ok(());
             }
@@ -148,7 +150,13 @@ impl Walk<'_> {
         }
     }
 
-    async fn manifest(&mut self, branch: &Branch, number: ManifestNumber, end: Option<Index>) -> Result<()> {
+    async fn manifest(
+        &mut self,
+        branch: &Branch,
+        number: ManifestNumber,
+        end: Option<Index>,
+        checkpoints: &BTreeSet<ManifestNumber>,
+    ) -> Result<()> {
         let context = self.context;
         let key = self.manifest_key(branch, number);
         let Some(manifest) = self.read(&key, Manifest::decode).await? else {
@@ -186,6 +194,13 @@ impl Walk<'_> {
         // After a gap the manifest itself says where it goes on.
         self.tip = HistoryPoint { end: manifest.previous_end, chain: manifest.previous_chain, ..self.tip };
         self.whole = true;
+        if let Some(checkpoint) = manifest.checkpoint
+            && !checkpoints.contains(&checkpoint)
+        {
+            let missing =
+                ObjectKey::Checkpoint { branch: branch.name.clone(), shard: self.shard, number: checkpoint };
+            context.find(missing, format!("it is missing: {key} speaks of it"));
+        }
         for row in &manifest.rows {
             if end.is_some_and(|end| row.first >= end) {
                 return Ok(());
@@ -380,24 +395,24 @@ impl Walk<'_> {
         Ok(())
     }
 
-    /// Every checkpoint reads; gives the newest one's number.
-    async fn checkpoints(&self, branch: &Branch) -> Result<Option<ManifestNumber>> {
+    /// Every checkpoint reads; gives the numbers of those that are there.
+    async fn checkpoints(&self, branch: &Branch) -> Result<BTreeSet<ManifestNumber>> {
         let mut listed =
             self.context.store.list(&ShardFolder::Checkpoint.prefix(&branch.name, self.shard), None);
-        let mut newest = None;
+        let mut found = BTreeSet::new();
         while let Some(object) = listed.try_next().await? {
             let Some(key @ ObjectKey::Checkpoint { number, .. }) = object.key else {
                 self.context.find(&object.path, "it is no object of an archive");
                 continue;
             };
-            newest = Some(number);
+            found.insert(number);
             if let Some(says) = self.read(&key, |bytes| describe(&key, bytes)).await?
                 && says.get("number").and_then(serde_json::Value::as_u64) != Some(number.get())
             {
                 self.context.find(&key, "it is of another number than its key says: it was swapped");
             }
         }
-        Ok(newest)
+        Ok(found)
     }
 
     /// Every page reads, and has the name that its content gives it.

@@ -82,6 +82,8 @@ struct Shared {
     activity: Notify,
     last_error: Mutex<Option<String>>,
     closed_through: Mutex<Option<HybridTime>>,
+    /// The time of the closed object that the node wrote last: the next one names it.
+    last_closed: Mutex<Option<HybridTime>>,
     /// The ends of the shards' user entries when a round last closed them all.
     closed_ends: Mutex<Vec<Index>>,
 }
@@ -115,6 +117,7 @@ impl ArchiveTask {
             activity: Notify::new(),
             last_error: Mutex::new(None),
             closed_through: Mutex::new(None),
+            last_closed: Mutex::new(None),
             closed_ends: Mutex::new(Vec::new()),
         });
         let tasks = vec![tokio::spawn(rounds::run(Arc::clone(&shared)))];

@@ -6,7 +6,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use duramen_archive::{
-    BranchView, Committer, History, HistoryOptions, Identity, Owner, SegmentCache, Store, StoreOptions,
+    BranchView, Closed, Committer, History, HistoryOptions, Identity, Owner, SegmentCache, Store,
+    StoreOptions,
 };
 use duramen_archiver::ShardArchiver;
 use duramen_types::{ArchiveId, BranchName, ClusterId, Compression};
@@ -97,6 +98,7 @@ impl Shared {
             .await
             .map_err(|error| error.to_string())?;
         let view = BranchView::open(&self.store, &settings.branch).await.map_err(text)?;
+        *self.last_closed.lock() = Closed::last_of(&view, settings.node).await.map_err(text)?;
         let history = open_history(&view, settings.hydrated.clone(), &settings.archive);
         let archiver = duramen_archiver::Settings {
             archive,

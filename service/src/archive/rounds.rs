@@ -121,9 +121,11 @@ impl Shared {
         let items: Vec<ClosedShard> = items
             .map(|item| ClosedShard { end: item.end.min(self.user_end(item.shard, item.end)), ..item })
             .collect();
-        let closed = Closed::new(self.settings.node, items);
+        let previous = *self.last_closed.lock();
+        let closed = Closed::new(self.settings.node, items, previous);
         match closed.write(&self.store, &self.settings.branch).await {
             Ok(()) => {
+                *self.last_closed.lock() = Some(closed.time);
                 if all {
                     *self.closed_through.lock() = closed.shards.iter().map(|item| item.closed).min();
                 }

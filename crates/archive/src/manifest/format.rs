@@ -2,7 +2,8 @@
 //!
 //! ```text
 //! message Manifest   { number 1, nonce 2 (16 bytes), cluster 3, node 4, created 5, previous_end 6, previous_chain 7,
-//!                      repeated SegmentRow rows 8, repeated bytes removed 9 (segment ids), repeated SnapshotRow 10 }
+//!                      repeated SegmentRow rows 8, repeated bytes removed 9 (segment ids), repeated SnapshotRow 10,
+//!                      checkpoint 11 }
 //! message Page       { repeated SegmentRow rows 1, repeated SnapshotRow snapshots 2 }
 //! message Checkpoint { number 1, repeated PageRef pages 2, repeated SegmentRow tail 3, repeated SnapshotRow 4 }
 //! message PageRef    { id 1, hash 2, bytes 3, rows 4, first 5, end 6, first_time 7, last_time 8, last_term 9,
@@ -68,6 +69,8 @@ pub struct Manifest {
     pub previous_chain: ChainValue,
     pub rows: Vec<Arc<SegmentRow>>,
     pub snapshots: Vec<SnapshotRow>,
+    /// The newest checkpoint that the committer knew: so the loss of one leaves a trace.
+    pub checkpoint: Option<ManifestNumber>,
 }
 
 /// Some thousands of rows in order; immutable.
@@ -131,6 +134,8 @@ struct WireManifest {
     removed: Vec<Bytes>,
     #[prost(message, repeated, tag = "10")]
     snapshots: Vec<WireSnapshot>,
+    #[prost(uint64, optional, tag = "11")]
+    checkpoint: Option<u64>,
 }
 
 #[derive(Clone, PartialEq, prost::Message)]
@@ -218,6 +223,7 @@ impl Manifest {
             rows: wire_rows(&self.rows),
             removed: Vec::new(),
             snapshots: self.snapshots.iter().map(WireSnapshot::from).collect(),
+            checkpoint: self.checkpoint.map(ManifestNumber::get),
         })
     }
 
@@ -241,6 +247,7 @@ impl Manifest {
             previous_chain: Hash::from_bytes(array(what, "its chain value", &wire.previous_chain)?),
             rows: rows(what, wire.rows)?,
             snapshots: snapshots(what, wire.snapshots)?,
+            checkpoint: wire.checkpoint.map(ManifestNumber::new),
         })
     }
 }

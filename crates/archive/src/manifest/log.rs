@@ -163,6 +163,7 @@ impl ManifestLog {
             previous_chain: state.tip.chain,
             rows: edit.rows.into_iter().map(Arc::new).collect(),
             snapshots: edit.snapshots,
+            checkpoint: state.uncovered.previous(),
         };
         self.check(&manifest)?;
         let end = state.tip.end;

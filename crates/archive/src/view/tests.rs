@@ -177,7 +177,7 @@ async fn close(store: &Store, node: u64, items: &[(u16, u64, u64)]) {
         end: Index::new(*end),
         closed: at(*closed),
     };
-    Closed::new(NodeId::new(node), items.iter().map(item).collect())
+    Closed::new(NodeId::new(node), items.iter().map(item).collect(), None)
         .write(store, &name("main"))
         .await
         .unwrap();
@@ -212,11 +212,13 @@ async fn closed_times_are_found_however_far_back_they_are() {
     log.commit(committer(), rows(vec![row])).await.unwrap();
     let times = ClosedTimes::of(&main).await.unwrap();
     assert_eq!(times.shards.values().map(|t| t.as_micros()).collect::<Vec<_>>(), [70, year, 71]);
+    assert_eq!(Closed::last_of(&main, NodeId::new(1)).await.unwrap(), Some(at(71)));
+    assert_eq!(Closed::last_of(&main, NodeId::new(2)).await.unwrap(), None);
 }
 
 #[test]
 fn closed_objects_resist_damage() {
     let item = ClosedShard { shard: ONE, end: Index::new(7), closed: at(9) };
-    let bytes = Closed::new(NodeId::new(3), vec![item]).encode();
+    let bytes = Closed::new(NodeId::new(3), vec![item], Some(at(4))).encode();
     resists_damage(&bytes, Closed::decode);
 }

@@ -44,6 +44,7 @@ fn manifest() -> Manifest {
         previous_chain: start.chain,
         rows: vec![Arc::new(first), Arc::new(second)],
         snapshots: vec![snapshot],
+        checkpoint: Some(ManifestNumber::new(5)),
     }
 }
 
