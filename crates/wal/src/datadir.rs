@@ -94,6 +94,8 @@ pub struct NodeDescription {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct RestoreDescription {
+    /// The directory's format.
+    pub format_version: u32,
     /// The archive's URL.
     pub source: String,
     /// The branch restored from.
@@ -148,7 +150,7 @@ impl DataDir {
                 source,
             })?;
         }
-        // The version first: a newer release's description may have fields that this one doesn't know.
+        // Whatever is refused is refused now.
         dir.node()?;
         Ok(dir)
     }
@@ -185,12 +187,7 @@ impl DataDir {
 
     /// Who the directory belongs to; `None` while it is new.
     pub fn node(&self) -> Result<Option<NodeDescription>, Error> {
-        let Some(bytes) = self.read(NODE)? else { return Ok(None) };
-        let VersionOnly { format_version } = self.parse_loosely(NODE, &bytes)?;
-        if format_version > FORMAT_VERSION {
-            return Err(Error::Newer { dir: self.root.clone(), found: format_version });
-        }
-        self.parse(NODE, &bytes).map(Some)
+        self.read_versioned(NODE)
     }
 
     /// Checks that the directory belongs to this node, or makes it this node's; durable when it returns.
@@ -224,7 +221,7 @@ impl DataDir {
 
     /// The restore that was started into the directory, if any.
     pub fn restore(&self) -> Result<Option<RestoreDescription>, Error> {
-        self.read(RESTORE)?.map(|bytes| self.parse(RESTORE, &bytes)).transpose()
+        self.read_versioned(RESTORE)
     }
 
     /// Starts a restore, or notes how far it is; durable when it returns. The first thing a restore writes.
@@ -241,13 +238,12 @@ impl DataDir {
 
     /// Declares the restore finished; durable when it returns. The last thing a restore writes.
     pub fn activate(&self, at: HybridTime) -> Result<(), Error> {
-        self.write(ACTIVATED, &Activated { at })
+        self.write(ACTIVATED, &Activated { format_version: FORMAT_VERSION, at })
     }
 
     /// Whether a restore into the directory was finished.
     pub fn is_activated(&self) -> Result<bool, Error> {
-        let Some(bytes) = self.read(ACTIVATED)? else { return Ok(false) };
-        self.parse::<Activated>(ACTIVATED, &bytes).map(|_| true)
+        Ok(self.read_versioned::<Activated>(ACTIVATED)?.is_some())
     }
 
     fn agree<T: PartialEq + ToString>(
@@ -276,6 +272,17 @@ impl DataDir {
         }
     }
 
+    /// The description in a file, if there is one. A newer release's may have fields that this one doesn't know, so its
+    /// version is looked at first.
+    fn read_versioned<T: for<'de> Deserialize<'de>>(&self, name: &str) -> Result<Option<T>, Error> {
+        let Some(bytes) = self.read(name)? else { return Ok(None) };
+        let VersionOnly { format_version } = self.parse(name, &bytes)?;
+        if format_version > FORMAT_VERSION {
+            return Err(Error::Newer { dir: self.root.clone(), found: format_version });
+        }
+        self.parse(name, &bytes).map(Some)
+    }
+
     fn write<T: Serialize>(&self, name: &str, value: &T) -> Result<(), Error> {
         let path = self.root.join(name);
         let mut json = serde_json::to_vec_pretty(value)
@@ -292,15 +299,12 @@ impl DataDir {
         serde_json::from_slice(bytes)
             .map_err(|error| Error::Malformed { file: self.root.join(name), reason: error.to_string() })
     }
-
-    fn parse_loosely(&self, name: &str, bytes: &[u8]) -> Result<VersionOnly, Error> {
-        self.parse(name, bytes)
-    }
 }
 
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Activated {
+    format_version: u32,
     at: HybridTime,
 }
 

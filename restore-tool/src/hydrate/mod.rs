@@ -298,6 +298,7 @@ async fn ensure_branch(store: &Store, details: &Details, options: &HydrateOption
 pub(crate) fn note(dir: &DataDir, store: &Store, details: &Details, progress: String) -> Result<()> {
     let json = serde_json::to_value(details).expect("the details of a restore have only text keys");
     Ok(dir.note_restore(&RestoreDescription {
+        format_version: FORMAT_VERSION,
         source: store.url().to_string(),
         branch: details.parent.to_string(),
         progress,

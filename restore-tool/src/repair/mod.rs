@@ -20,7 +20,7 @@ use std::sync::Arc;
 use duramen_archive::{BranchView, HistoryPoint, Identity, Owner, Store};
 use duramen_state::ShardState;
 use duramen_types::{BranchName, Index, ShardId};
-use duramen_wal::datadir::{DataDir, NodeDescription, RestoreDescription};
+use duramen_wal::datadir::{DataDir, FORMAT_VERSION, NodeDescription, RestoreDescription};
 use duramen_wal::{Disk, RealDisk, durable, inspect};
 use serde::{Deserialize, Serialize};
 
@@ -265,6 +265,7 @@ impl Repair {
 fn begin(dir: &DataDir, store: &Store, branch: &BranchName, repair: &Repair) -> Result<()> {
     let details = serde_json::json!({ "repair": repair });
     let note = RestoreDescription {
+        format_version: FORMAT_VERSION,
         source: store.url().to_string(),
         branch: branch.to_string(),
         progress: "a repair was interrupted: run `duramen-restore repair --data` again instead".to_owned(),

@@ -22,7 +22,7 @@ section! {
     Node ["node"] {
         /// The node's number, unique in its cluster. It is written into the data directory when that is made; a
         /// node refuses to start on another node's directory.
-        id: u64 = 1, in 1 => u64::MAX;
+        id: u64 = 1, in 1 => (1 << 48) - 1;
         /// The directory that holds everything the node keeps on the local disk; created if absent. One process
         /// at a time may use it.
         data: PathBuf = PathBuf::from("./duramen-data");

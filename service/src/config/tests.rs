@@ -122,7 +122,7 @@ fn mistakes_in_the_environment_and_in_flags_name_their_variable_or_flag() {
             "DURAMEN_ARCHIVE__SEGMENT_AGE: archive.segment_age: \"soon\" is not a duration like \"10s\", \"500ms\" \
              or \"30d\"",
             "DURAMEN_LOG__RECORDLIMIT: log.recordlimit: there is no such setting; did you mean log.record_limit?",
-            "--node-id: node.id: 0 is out of range; it must be from 1 to 18446744073709551615",
+            "--node-id: node.id: 0 is out of range; it must be from 1 to 281474976710655",
         ]
     );
 }

@@ -3,7 +3,7 @@
 //! ```text
 //! message Manifest   { number 1, nonce 2 (16 bytes), cluster 3, node 4, created 5, previous_end 6, previous_chain 7,
 //!                      repeated SegmentRow rows 8, repeated bytes removed 9 (segment ids), repeated SnapshotRow 10,
-//!                      checkpoint 11 }
+//!                      repeated uint64 removed_snapshots 11 (indexes), checkpoint 12 }
 //! message Page       { repeated SegmentRow rows 1, repeated SnapshotRow snapshots 2 }
 //! message Checkpoint { number 1, repeated PageRef pages 2, repeated SegmentRow tail 3, repeated SnapshotRow 4 }
 //! message PageRef    { id 1, hash 2, bytes 3, rows 4, first 5, end 6, first_time 7, last_time 8, last_term 9,
@@ -134,7 +134,10 @@ struct WireManifest {
     removed: Vec<Bytes>,
     #[prost(message, repeated, tag = "10")]
     snapshots: Vec<WireSnapshot>,
-    #[prost(uint64, optional, tag = "11")]
+    /// Snapshots that expiry took out, by their index.
+    #[prost(uint64, repeated, tag = "11")]
+    removed_snapshots: Vec<u64>,
+    #[prost(uint64, optional, tag = "12")]
     checkpoint: Option<u64>,
 }
 
@@ -223,6 +226,7 @@ impl Manifest {
             rows: wire_rows(&self.rows),
             removed: Vec::new(),
             snapshots: self.snapshots.iter().map(WireSnapshot::from).collect(),
+            removed_snapshots: Vec::new(),
             checkpoint: self.checkpoint.map(ManifestNumber::get),
         })
     }
@@ -230,9 +234,9 @@ impl Manifest {
     /// Reads a manifest; any damage is an error, and so is a feature that this release lacks.
     pub fn decode(bytes: &Bytes) -> Result<Self, FormatError> {
         let what = MANIFEST.what;
-        let limits = [(8, MAX_ROWS_PER_MANIFEST), (9, MAX_ROWS_PER_MANIFEST), (10, MAX_ROWS_PER_MANIFEST)];
+        let limits = [8, 9, 10, 11].map(|tag| (tag, MAX_ROWS_PER_MANIFEST));
         let wire: WireManifest = MANIFEST.open(bytes, &limits)?;
-        if !wire.removed.is_empty() {
+        if !wire.removed.is_empty() || !wire.removed_snapshots.is_empty() {
             return Err(FormatError::NotSupported("merging or expiry"));
         }
         Ok(Self {

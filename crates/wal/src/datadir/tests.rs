@@ -21,6 +21,7 @@ fn description() -> NodeDescription {
 
 fn restore() -> RestoreDescription {
     RestoreDescription {
+        format_version: FORMAT_VERSION,
         source: "s3://bucket/prefix".to_owned(),
         branch: "main".to_owned(),
         progress: "3 of 7 segments".to_owned(),
@@ -74,9 +75,14 @@ fn a_newer_or_malformed_directory_is_refused_with_what_to_do() {
     durable::write_file(&*disk, node, br#"{ "format_version": 2, "unheard_of": true }"#).unwrap();
     let error = DataDir::open(disk.clone(), Path::new("/data")).unwrap_err().to_string();
     assert!(error.contains("format version 2") && error.contains("use a newer release"), "{error}");
+    let restore = Path::new("/data/restore.json");
     durable::write_file(&*disk, node, b"{").unwrap();
-    let error = DataDir::open(disk, Path::new("/data")).unwrap_err().to_string();
+    let error = DataDir::open(disk.clone(), Path::new("/data")).unwrap_err().to_string();
     assert!(error.contains("/data/node.json can't be read"), "{error}");
+    durable::remove_file(&*disk, node).unwrap();
+    durable::write_file(&*disk, restore, br#"{ "format_version": 3, "unheard_of": true }"#).unwrap();
+    let error = DataDir::open(disk, Path::new("/data")).unwrap_err().to_string();
+    assert!(error.contains("format version 3"), "{error}");
 }
 
 #[test]

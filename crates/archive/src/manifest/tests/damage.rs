@@ -79,11 +79,13 @@ struct Foreign {
     rows: Vec<WireRow>,
     #[prost(bytes = "bytes", repeated, tag = "9")]
     removed: Vec<Bytes>,
+    #[prost(uint64, repeated, tag = "11")]
+    removed_snapshots: Vec<u64>,
 }
 
 #[test]
 fn a_million_empty_rows_are_refused_before_they_are_made() {
-    let foreign = Foreign { rows: vec![WireRow::default(); 1_000_000], removed: vec![] };
+    let foreign = Foreign { rows: vec![WireRow::default(); 1_000_000], ..Foreign::default() };
     let error = Manifest::decode(&MANIFEST.seal(&foreign)).unwrap_err();
     assert!(error.to_string().contains("repeated too often"), "{error}");
 }
@@ -106,9 +108,12 @@ fn features_of_later_releases_are_refused_by_name() {
     let dropped = WireRow { batches_dropped: true, ..row };
     assert_eq!(encrypted.into_row("row").unwrap_err(), FormatError::NotSupported("encryption"));
     assert!(matches!(dropped.into_row("row").unwrap_err(), FormatError::NotSupported(_)));
-    let merged = Foreign { rows: vec![], removed: vec![Bytes::from_static(&[1; 16])] };
-    let error = Manifest::decode(&MANIFEST.seal(&merged)).unwrap_err();
-    assert_eq!(error, FormatError::NotSupported("merging or expiry"));
+    let merged = Foreign { removed: vec![Bytes::from_static(&[1; 16])], ..Foreign::default() };
+    let expired = Foreign { removed_snapshots: vec![0], ..Foreign::default() };
+    for foreign in [merged, expired] {
+        let error = Manifest::decode(&MANIFEST.seal(&foreign)).unwrap_err();
+        assert_eq!(error, FormatError::NotSupported("merging or expiry"));
+    }
     let newer = Frame { version: 2, ..MANIFEST }.seal(&Foreign::default());
     assert!(Manifest::decode(&newer).unwrap_err().to_string().contains("newer release"));
 }
