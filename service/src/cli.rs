@@ -230,7 +230,7 @@ async fn run_node(loaded: Loaded) -> anyhow::Result<()> {
         _ = terminate.recv() => {}
         _ = interrupt.recv() => {}
         // Nothing more can be promised: recovery after a restart finds out what the disk holds.
-        error = node.failed() => anyhow::bail!("the log failed, the node ends: {error}"),
+        failure = node.failed() => anyhow::bail!("{failure}; the node ends, its restart recovers"),
     }
     tracing::info!(timeout = ?config.shutdown.timeout, "stopping");
     let stop = async {

@@ -18,4 +18,4 @@ pub mod status;
 pub mod telemetry;
 mod time;
 
-pub use node::{NO_TIMESTAMP, Node, PendingAppend, ReadSession, StartError};
+pub use node::{Failure, NO_TIMESTAMP, Node, PendingAppend, ReadSession, StartError};

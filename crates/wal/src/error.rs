@@ -118,6 +118,11 @@ impl Error {
         }
     }
 
+    /// Whether it is for want of disk space, and everything is as it was.
+    pub fn is_disk_full(&self) -> bool {
+        matches!(self, Self::DiskFull { .. }) || self.is_no_space()
+    }
+
     /// Whether a step failed for want of disk space and left everything as it was.
     pub(crate) fn is_no_space(&self) -> bool {
         match self {

@@ -36,7 +36,7 @@ pub use inspect::{Damage, DamageKind, Report, SegmentReport, inspect, salvage};
 pub use options::{FrameObserver, FrameWritten, Fsync, WalOptions};
 pub use recovery::{RecoveryReport, TailCut};
 pub use stats::Stats;
-pub use wal::{Completion, LogState, SegmentIdSource, SegmentInfo, Space, Wal};
+pub use wal::{Completion, LogState, Reservation, SegmentIdSource, SegmentInfo, Space, Wal};
 pub use writer::Progress;
 
 #[cfg(test)]

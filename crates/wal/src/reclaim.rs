@@ -118,9 +118,10 @@ impl Writer {
         let path = segment::spare_path(&shared.dir, number);
         durable::publish(&*shared.disk, &gone.path, &path)
             .map_err(|source| Error::io("fsync the new name of", &path, source))?;
-        let bytes = gone.bytes.max(options.segment_bytes) / BLOCK * BLOCK;
+        let mut bytes = gone.bytes.max(options.segment_bytes) / BLOCK * BLOCK;
         if spare::fill(&gone.file, &path, gone.bytes, bytes).is_err() {
-            // As short as it is it will do: what isn't written ahead costs time only.
+            // As short as it is it will do.
+            bytes = gone.bytes / BLOCK * BLOCK;
         }
         shared.state.lock().spares.push(Spare {
             number,

@@ -17,6 +17,9 @@ use crate::tail::{Tails, Ticket};
 use crate::writer::Writer;
 use crate::{Completion, Error, WalOptions};
 
+/// The most that a segment takes beside its frames: header, footer, and what they waste.
+const SEGMENT_OVERHEAD: u64 = 4 * BLOCK;
+
 /// Lock order: `writer` before `state`; `pages` last. No file is touched under `state`.
 #[derive(Debug)]
 pub(crate) struct Shared {
@@ -43,6 +46,10 @@ pub(crate) struct State {
     pub(crate) urgent: usize,
     /// The most bytes of file that the queue's items can take.
     pub(crate) queued_cost: u64,
+    /// The same of the group that is being written.
+    pub(crate) writing_cost: u64,
+    /// The same of entries that were promised their place and are not queued yet.
+    pub(crate) reserved: u64,
     pub(crate) next_ticket: Ticket,
     pub(crate) stopped: Option<Error>,
     pub(crate) closed: bool,
@@ -57,8 +64,12 @@ pub(crate) struct State {
     pub(crate) open_room: u64,
     /// Whether they take their disk space already.
     pub(crate) open_ahead: bool,
-    /// Free bytes on the disk when last looked at.
+    /// Free bytes on the disk when last looked at, less what the log itself took since.
     pub(crate) available: u64,
+    /// Bytes that were asked for since then.
+    pub(crate) asked: u64,
+    /// The disk has no space for what waits, not even in the reserve.
+    pub(crate) blocked: bool,
 }
 
 /// Records that were submitted together; they are written in one frame.
@@ -95,6 +106,8 @@ impl State {
             queue: VecDeque::new(),
             urgent: 0,
             queued_cost: 0,
+            writing_cost: 0,
+            reserved: 0,
             next_ticket: 1,
             stopped: None,
             closed: false,
@@ -106,15 +119,24 @@ impl State {
             open_room: 0,
             open_ahead: false,
             available: u64::MAX,
+            asked: 0,
+            blocked: false,
         }
     }
 
-    /// Bytes that entries may still take: written-ahead room, and the disk's free space above the reserve.
+    /// Bytes that entries may still take, those that wait or were promised a place included: written-ahead room, and
+    /// the disk's free space above the reserve.
     pub(crate) fn headroom(&self, options: &WalOptions) -> u64 {
-        let spare: u64 = self.spares.iter().map(|spare| spare.bytes - BLOCK).sum();
-        self.open_room
-            .saturating_add(spare)
-            .saturating_add(self.available.saturating_sub(options.reserve_bytes))
+        let ahead = self.spares.iter().filter(|spare| spare.ahead);
+        let spare: u64 = ahead.map(|spare| spare.bytes.saturating_sub(BLOCK)).sum();
+        // The rest of a file that isn't written ahead is among the free space.
+        let open = if self.open_ahead { self.open_room } else { 0 };
+        open.saturating_add(spare).saturating_add(self.available.saturating_sub(options.reserve_bytes))
+    }
+
+    /// Bytes that waiting and promised records can still take.
+    pub(crate) fn claimed(&self) -> u64 {
+        self.queued_cost.saturating_add(self.writing_cost).saturating_add(self.reserved)
     }
 
     /// Queues admitted records, in pieces that each fit into a frame.
@@ -163,6 +185,7 @@ impl State {
         {
             bytes += item.bytes;
             self.queued_cost -= item.cost();
+            self.writing_cost += item.cost();
             self.urgent -= usize::from(item.urgent);
             group.push(item);
         }
@@ -171,6 +194,7 @@ impl State {
 
     /// Puts a group back that could not be written yet.
     pub(crate) fn put_back(&mut self, group: Vec<Item>) {
+        self.writing_cost = 0;
         for item in group.into_iter().rev() {
             self.queued_cost += item.cost();
             self.urgent += usize::from(item.urgent);
@@ -193,20 +217,46 @@ impl Shared {
     pub(crate) fn refresh_space(&self) -> u64 {
         // A disk that can't say how full it is must not stop appends: the write itself will tell.
         let available = self.disk.available(&self.dir).unwrap_or(u64::MAX);
-        self.state.lock().available = available;
+        let mut state = self.state.lock();
+        state.available = available;
+        state.asked = 0;
         available
     }
 
-    /// Refuses entries that would take `cost` bytes of file once the disk is down to its reserve.
-    pub(crate) fn check_space(&self, cost: u64) -> Result<(), Error> {
-        let fits = |state: &State| state.queued_cost.saturating_add(cost) <= state.headroom(&self.options);
-        if fits(&self.state.lock()) {
-            return Ok(());
+    /// Refuses entries that would take `cost` bytes of file once the disk is down to its reserve; else, where `keep` is
+    /// set, nobody else gets these bytes from now on.
+    pub(crate) fn claim(&self, cost: u64, keep: bool) -> Result<(), Error> {
+        let options = &self.options;
+        let fits = |state: &State, margin: u64| {
+            let wanted = state.claimed().saturating_add(cost);
+            // Every segment has a header and a footer too, and is at least half full of frames.
+            let segments = wanted / (options.segment_bytes / 2);
+            let around = segments.saturating_mul(SEGMENT_OVERHEAD);
+            wanted.saturating_add(around).saturating_add(margin) <= state.headroom(options)
+        };
+        let mut state = self.state.lock();
+        state.refuse()?;
+        state.asked = state.asked.saturating_add(cost);
+        // Others write to the disk as well: near the reserve, and every now and then, a fresh look is needed.
+        if !fits(&state, options.segment_bytes) || state.asked > options.segment_bytes / 8 {
+            drop(state);
+            self.refresh_space();
+            state = self.state.lock();
+            if !fits(&state, 0) {
+                return Err(self.disk_full(&state));
+            }
         }
-        let available = self.refresh_space();
-        if fits(&self.state.lock()) {
-            return Ok(());
+        if keep {
+            state.reserved = state.reserved.saturating_add(cost);
         }
-        Err(Error::DiskFull { dir: self.dir.clone(), available, reserve: self.options.reserve_bytes })
+        Ok(())
+    }
+
+    pub(crate) fn disk_full(&self, state: &State) -> Error {
+        Error::DiskFull {
+            dir: self.dir.clone(),
+            available: state.available,
+            reserve: self.options.reserve_bytes,
+        }
     }
 }

@@ -11,7 +11,7 @@ use duramen_types::{Clock, EntryId, HybridTime, Index, SegmentId, ShardId, Term}
 use parking_lot::{Condvar, Mutex};
 
 use crate::disk::Disk;
-use crate::format::{FrameHeader, Record, encoded_len};
+use crate::format::{FrameHeader, RECORD_HEAD_BYTES, Record};
 use crate::options::Fsync;
 use crate::pages::PageCache;
 use crate::recovery::{self, RecoveryReport};
@@ -29,6 +29,23 @@ pub type SegmentIdSource = Box<dyn FnMut() -> SegmentId + Send>;
 
 /// How long the writing thread waits for more before it publishes how far it is synced.
 const IDLE: Duration = Duration::from_millis(100);
+
+/// Disk space that was promised to entries; dropping it gives the space back.
+///
+/// Keep it until the entries were submitted, and drop it then: from there on they are counted themselves.
+#[derive(Debug)]
+#[must_use = "the space is given back when this is dropped"]
+pub struct Reservation {
+    shared: Arc<Shared>,
+    cost: u64,
+}
+
+impl Drop for Reservation {
+    fn drop(&mut self) {
+        let mut state = self.shared.state.lock();
+        state.reserved = state.reserved.saturating_sub(self.cost);
+    }
+}
 
 /// The write-ahead log of one disk, shared by all shards on it. Clones are handles to the same log.
 ///
@@ -131,7 +148,10 @@ impl Wal {
     ///
     /// Records of one submission are written in order and, up to `max_frame_bytes`, in one frame: after a crash
     /// all of them are there or none. `completion` runs when they are durable. Where they are refused
-    /// ([`Error::DiskFull`], [`Error::OutOfOrder`], …) nothing was queued, and it runs before this returns.
+    /// ([`Error::OutOfOrder`], …) nothing was queued, and it runs before this returns.
+    ///
+    /// A full disk refuses nothing here, because a consensus library takes no refusal: entries are to be reserved for
+    /// ([`Wal::reserve`]) before they are proposed. What finds no space all the same waits until there is some.
     pub fn submit(&self, records: Vec<Record>, completion: Completion) {
         if let Err(error) = self.enqueue(records, true, &mut Some(completion)) {
             let (error, completion) = error;
@@ -155,9 +175,6 @@ impl Wal {
         completion: &mut Option<Completion>,
     ) -> Result<(), (Error, Option<Completion>)> {
         let shared = &self.shared;
-        if records.iter().any(|record| matches!(record, Record::Entry { .. })) {
-            shared.check_space(cost(&records)).map_err(|error| (error, completion.take()))?;
-        }
         let payload: u64 = records.iter().map(|record| record.payload().len() as u64).sum();
         let mut state = shared.state.lock();
         state
@@ -173,14 +190,26 @@ impl Wal {
         Ok(())
     }
 
-    /// Whether entries of `bytes` in total would be taken now: ask before proposing them.
+    /// Promises disk space to an entry with a payload of `bytes`: ask before proposing it.
     ///
-    /// It refuses earlier than [`Wal::submit`] does, by four frames, so that what was admitted a moment ago
-    /// still finds its place.
-    pub fn admit(&self, bytes: u64) -> Result<(), Error> {
-        self.shared.state.lock().refuse()?;
-        let margin = FrameHeader::size_of(self.shared.options.max_frame_bytes).saturating_mul(4);
-        self.shared.check_space(FrameHeader::size_of(bytes).saturating_add(margin))
+    /// [`Error::DiskFull`] where the disk is down to its reserve, counting what waits and everything promised to others;
+    /// so however many promises are kept at once, there is a place for all of them.
+    pub fn reserve(&self, bytes: u64) -> Result<Reservation, Error> {
+        let cost = FrameHeader::size_of(bytes.saturating_add(RECORD_HEAD_BYTES as u64));
+        self.shared.claim(cost, true)?;
+        Ok(Reservation { shared: Arc::clone(&self.shared), cost })
+    }
+
+    /// Whether a frame full of entries would get a place now; the error says why not.
+    pub fn check_space(&self) -> Result<(), Error> {
+        self.shared.claim(FrameHeader::size_of(self.shared.options.max_frame_bytes), false)
+    }
+
+    /// Why the log can't go on writing for want of disk space, not even of the reserve; it does by itself once there is
+    /// some.
+    pub fn blocked(&self) -> Option<Error> {
+        let state = self.shared.state.lock();
+        state.blocked.then(|| self.shared.disk_full(&state))
     }
 
     /// Submits [`Record::Purged`]; segments that nobody needs any more are then given back.
@@ -320,11 +349,11 @@ impl Wal {
     /// What the log takes on its disk, and what is left.
     pub fn space(&self) -> Space {
         let available = self.shared.refresh_space();
-        let full = self.admit(0).is_err();
+        let full = self.check_space().is_err();
         let state = self.shared.state.lock();
         let segments: u64 = state.catalog.segments.values().map(|segment| segment.bytes).sum();
         let spares: u64 = state.spares.iter().map(|spare| spare.bytes).sum();
-        let headroom = state.headroom(&self.shared.options).saturating_sub(state.queued_cost);
+        let headroom = state.headroom(&self.shared.options).saturating_sub(state.claimed());
         Space { used: segments + spares, available, headroom, full }
     }
 
@@ -348,11 +377,6 @@ impl Wal {
     pub(crate) fn shared(&self) -> &Shared {
         &self.shared
     }
-}
-
-/// The most bytes of file that records take: a frame's header and padding each.
-fn cost(records: &[Record]) -> u64 {
-    FrameHeader::size_of(records.iter().map(|record| encoded_len(record) as u64).sum())
 }
 
 fn stop_threads(shared: &Shared) {

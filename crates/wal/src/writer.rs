@@ -104,11 +104,12 @@ impl Writer {
             return self.reclaim(shared);
         }
         let progress = self.write_group(shared, group, true)?;
-        if progress == Progress::Wrote {
-            // One segment at a time, so that a busy log is neither held up nor starved of space.
-            self.reclaim(shared)?;
+        // One segment at a time, so that a busy log is neither held up nor starved of space. Where the disk is full,
+        // giving one back is what lets the log go on.
+        match self.reclaim(shared)? {
+            Progress::Wrote => Ok(Progress::Wrote),
+            Progress::Idle | Progress::Blocked => Ok(progress),
         }
-        Ok(progress)
     }
 
     /// Publishes how far the log is synced, and writes what asked for no frame of its own; without an fsync.
@@ -187,7 +188,9 @@ impl Writer {
             Ok(()) => {}
             Err(error) if error.is_no_space() => {
                 shared.refresh_space();
-                shared.state.lock().put_back(group);
+                let mut state = shared.state.lock();
+                state.put_back(group);
+                state.blocked = true;
                 return Ok(Progress::Blocked);
             }
             Err(error) => {
@@ -203,6 +206,8 @@ impl Writer {
             self.synced_ticket = self.written_ticket;
         }
         let mut state = shared.state.lock();
+        state.writing_cost = 0;
+        state.blocked = false;
         state.tails.synced(self.synced_ticket);
         state.tails.evict(self.synced_ticket);
         state.reclaim |= group.iter().flat_map(|item| &item.records).any(|record| {
@@ -284,6 +289,9 @@ impl Writer {
         let sequence = open.header.sequence;
         let mut state = shared.state.lock();
         state.open_room = open.capacity.saturating_sub(open.position);
+        let ahead = if state.open_ahead { open.capacity } else { 0 };
+        let taken = open.position.saturating_sub(position.max(ahead));
+        state.available = state.available.saturating_sub(taken);
         let catalog = &mut state.catalog;
         let mut at = position + FRAME_HEADER_BYTES as u64;
         for record in records {

@@ -29,7 +29,7 @@ use crate::time::HybridClock;
 
 pub use append::{NO_TIMESTAMP, PendingAppend};
 pub use read::ReadSession;
-pub use start::StartError;
+pub use start::{Failure, StartError};
 
 /// The settings that operations look at.
 #[derive(Debug, Clone)]

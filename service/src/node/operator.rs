@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use duramen_types::Index;
 
+use super::start::is_full;
 use super::{Inner, Node};
 use crate::api::Result;
 use crate::status::{Check, Condition, DiskStatus, Health, ShardStatus, Status};
@@ -47,17 +48,24 @@ impl Node {
                 let probe = self.data().join("health.probe");
                 match duramen_wal::durable::write_file(&**self.disk(), &probe, b"ok") {
                     Ok(()) => (Condition::Ok, format!("{} is writable", self.data().display())),
+                    Err(error) if is_full(&error) => (
+                        Condition::Degraded,
+                        format!("{} has no space left ({error})", self.data().display()),
+                    ),
                     Err(error) => (
                         Condition::Unhealthy,
                         format!("{} is not writable ({error}): look at the disk", self.data().display()),
                     ),
                 }
             }),
-            self.check("disk_space", || match self.wal().admit(0) {
+            self.check("disk_space", || match self.wal().check_space() {
                 Ok(()) => (Condition::Ok, format!("{} bytes are free", self.available())),
                 Err(error) => (Condition::Degraded, error.to_string()),
             }),
             self.check("shards", || {
+                if let Some(failure) = self.dead_shard() {
+                    return (Condition::Unhealthy, failure.to_string());
+                }
                 let followers: Vec<String> = self
                     .shards()
                     .iter()
@@ -135,7 +143,7 @@ impl Node {
                 segments: segments.len(),
                 bytes: segments.iter().map(|segment| segment.bytes).sum(),
                 available_bytes: self.available(),
-                full: self.wal().admit(0).is_err(),
+                full: self.wal().check_space().is_err(),
             },
         }
     }

@@ -1,5 +1,6 @@
 //! Starting and stopping a node.
 
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -48,10 +49,73 @@ pub enum StartError {
         "the data directory belongs to branch {bound}, the configuration names {wanted}: leave archive.branch out, or use an empty data directory"
     )]
     OtherBranch { bound: BranchName, wanted: BranchName },
+    #[error(
+        "the disk with {} is full, {available} bytes are free: {cause}. Nothing is lost: free some space and start again",
+        dir.display()
+    )]
+    DiskFull { dir: PathBuf, available: u64, cause: String },
     #[error("{0}")]
     Io(#[from] std::io::Error),
     #[error("{0}")]
     Other(String),
+}
+
+/// Why a running node can't go on: nothing it was asked can be acknowledged any more.
+#[derive(Debug, Clone, thiserror::Error)]
+pub enum Failure {
+    /// What the disk holds is unknown until the process restarts and recovers.
+    #[error("the log failed: {0}")]
+    Log(duramen_wal::Error),
+    #[error("shard {shard} has stopped: {reason}")]
+    Shard { shard: ShardId, reason: String },
+}
+
+impl StartError {
+    /// Says what to do where the disk is full, however deep below that was found.
+    fn explained(self, disk: &dyn Disk, dir: &Path) -> Self {
+        let full = match &self {
+            Self::Log(error) => error.is_disk_full(),
+            Self::Io(error) => is_full(error),
+            Self::Directory(error) => is_full(error),
+            _ => false,
+        };
+        if !full {
+            return self;
+        }
+        let mut cause = self.to_string();
+        let mut source = std::error::Error::source(&self);
+        while let Some(error) = source {
+            let text = error.to_string();
+            if !cause.contains(&text) {
+                cause = format!("{cause}: {text}");
+            }
+            source = error.source();
+        }
+        Self::DiskFull { dir: dir.to_owned(), available: disk.available(dir).unwrap_or(0), cause }
+    }
+}
+
+/// Whether the error, or what caused it, is that the disk is full.
+pub(super) fn is_full(error: &(dyn std::error::Error + 'static)) -> bool {
+    let mut next = Some(error);
+    while let Some(error) = next {
+        if let Some(wal) = error.downcast_ref::<duramen_wal::Error>()
+            && wal.is_disk_full()
+        {
+            return true;
+        }
+        if let Some(io) = error.downcast_ref::<std::io::Error>() {
+            if matches!(io.kind(), std::io::ErrorKind::StorageFull | std::io::ErrorKind::QuotaExceeded) {
+                return true;
+            }
+            // What an I/O error wraps is not among its sources.
+            if io.get_ref().is_some_and(|inner| is_full(inner)) {
+                return true;
+            }
+        }
+        next = error.source();
+    }
+    false
 }
 
 /// The archive that a starting node is bound to.
@@ -73,6 +137,16 @@ impl Node {
 
     /// Like [`Node::start`], on another disk, clock and source of randomness.
     pub async fn start_with(
+        config: &Config,
+        disk: Arc<dyn Disk>,
+        clock: Arc<dyn Clock>,
+        random: Random,
+    ) -> Result<Self, StartError> {
+        let started = Self::start_on(config, Arc::clone(&disk), clock, random).await;
+        started.map_err(|error| error.explained(&*disk, &config.node.data))
+    }
+
+    async fn start_on(
         config: &Config,
         disk: Arc<dyn Disk>,
         clock: Arc<dyn Clock>,
@@ -110,12 +184,20 @@ impl Node {
             checkpoints: directory.checkpoint(),
             index: directory.index(),
             chunks: chunk_cache(INDEX_CACHE),
+            metrics: Arc::clone(&metrics),
         };
-        if let Some(binding) = &binding {
-            enter_history(binding, &around, directory.hydrated(), config).await?;
-        }
-        let ids = (0..=description.shards).map(ShardId::new);
-        let shards = try_join_all(ids.map(|id| Shard::start(id, &around))).await?;
+        let lead = async {
+            if let Some(binding) = &binding {
+                enter_history(binding, &around, directory.hydrated(), config).await?;
+            }
+            let ids = (0..=description.shards).map(ShardId::new);
+            Ok::<_, StartError>(try_join_all(ids.map(|id| Shard::start(id, &around))).await?)
+        };
+        let shards = tokio::select! {
+            shards = lead => shards?,
+            // A running node waits for space. One that can't even be elected had better say so.
+            full = blocked(&wal) => return Err(full.into()),
+        };
         let shards: Vec<Arc<Shard>> = shards.into_iter().map(Arc::new).collect();
         let archive = binding.map(|binding| {
             let settings = archive::Settings {
@@ -158,15 +240,24 @@ impl Node {
         Ok(node)
     }
 
-    /// Waits for a failure after which nothing can be acknowledged any more, such as an fsync that failed: what the disk
-    /// holds is unknown until the process restarts and recovers.
-    pub async fn failed(&self) -> duramen_wal::Error {
+    /// Waits for a failure after which nothing can be acknowledged any more: an fsync that failed, or a shard whose group
+    /// has stopped. The process must end then; its restart recovers.
+    pub async fn failed(&self) -> Failure {
         loop {
             if let Some(error) = self.wal().failure() {
-                return error;
+                return Failure::Log(error);
+            }
+            if let Some(failure) = self.dead_shard() {
+                return failure;
             }
             tokio::time::sleep(FAILURE_CHECK).await;
         }
+    }
+
+    /// The first shard whose group has stopped for good.
+    pub(super) fn dead_shard(&self) -> Option<Failure> {
+        let dead = self.shards().iter().find_map(|shard| Some((shard.id, shard.failure()?)));
+        dead.map(|(shard, reason)| Failure::Shard { shard, reason })
     }
 
     async fn create_default_tenant(&self) -> Result<(), StartError> {
@@ -198,11 +289,27 @@ impl Node {
         let stops = self.shards().iter().map(|shard| shard.stop());
         try_join_all(stops).await?;
         let wal = self.wal().clone();
-        tokio::task::spawn_blocking(move || wal.shutdown())
+        let sealed = tokio::task::spawn_blocking(move || wal.shutdown())
             .await
-            .map_err(|error| StartError::Other(format!("sealing the log: {error}")))??;
+            .map_err(|error| StartError::Other(format!("sealing the log: {error}")))?;
+        match sealed {
+            Err(error) if error.is_disk_full() => {
+                tracing::warn!(%error, "the log could not be sealed; the next start reads its last segment");
+            }
+            sealed => sealed?,
+        }
         self.0.directory.lock().take();
         Ok(())
+    }
+}
+
+/// Waits until the log can't go on for want of disk space.
+async fn blocked(wal: &Wal) -> duramen_wal::Error {
+    loop {
+        if let Some(error) = wal.blocked() {
+            return error;
+        }
+        tokio::time::sleep(FAILURE_CHECK).await;
     }
 }
 
@@ -382,5 +489,33 @@ fn wal_options(config: &config::Wal, node: NodeId, metrics: Arc<Metrics>) -> Wal
             }
         })),
         ..WalOptions::new(node)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use duramen_wal::sim::SimDisk;
+
+    use super::*;
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn a_shard_that_stops_ends_the_node() {
+        let mut config = Config::default();
+        config.node.data = PathBuf::from("/data");
+        config.cluster.shards = 1;
+        config.wal.segment_size = bytesize::ByteSize::mib(1);
+        let clock = Arc::new(SystemClock::new());
+        let node = Node::start_with(&config, Arc::new(SimDisk::new(1)), clock, Random::from_system()).await;
+        let node = node.unwrap();
+        let quiet = tokio::time::timeout(FAILURE_CHECK * 3, node.failed()).await;
+        assert!(quiet.is_err(), "a node that is well does not end");
+
+        let meta = node.shard(ShardId::META);
+        let last = meta.view.state.read().applied().unwrap();
+        // The library takes no refusal of its log. No user can bring one about; a bug could.
+        node.wal().shutdown().unwrap();
+        meta.purge(last).await.expect_err("the log is shut down");
+        let failure = tokio::time::timeout(Duration::from_secs(60), node.failed()).await.unwrap();
+        assert!(matches!(failure, Failure::Shard { shard: ShardId::META, .. }), "{failure}");
     }
 }

@@ -97,12 +97,16 @@ impl Checkpoint {
     }
 }
 
+/// Applied bytes after which one that failed is tried again.
+const RETRY_AFTER_BYTES: u64 = 16 << 20;
+
 /// Takes a shard's checkpoints when they are due.
 #[derive(Debug)]
 pub struct Checkpoints {
     disk: Arc<dyn Disk>,
     directory: PathBuf,
-    saved_at_bytes: u64,
+    /// The applied bytes at which the next one is due.
+    due_at: u64,
     /// The end of the latest checkpoint that is durable, of those taken since the start.
     saved_end: Index,
     /// The end of the one that is being written, or of the last one written.
@@ -115,7 +119,7 @@ impl Checkpoints {
         Self {
             disk,
             directory,
-            saved_at_bytes: 0,
+            due_at: DUE_AFTER_BYTES,
             saved_end: Index::ZERO,
             writing_end: Index::ZERO,
             writing: None,
@@ -125,14 +129,17 @@ impl Checkpoints {
     /// Starts a checkpoint in the background if one is due, or else puts a full chunk of the hot index on disk;
     /// whatever is under way is waited for first, which bounds what waits in memory.
     pub async fn save_if_due(&mut self, view: &Arc<View>, membership: &RaftMembership) -> io::Result<()> {
+        if self.writing.as_ref().is_some_and(tokio::task::JoinHandle::is_finished) {
+            self.finish().await?;
+        }
         let bytes = view.progress().bytes;
-        let due = bytes.saturating_sub(self.saved_at_bytes) >= DUE_AFTER_BYTES;
+        let due = bytes >= self.due_at;
         if !due && !view.index.is_full() {
             return Ok(());
         }
         self.finish().await?;
         self.writing = Some(if due {
-            self.saved_at_bytes = bytes;
+            self.due_at = bytes.saturating_add(DUE_AFTER_BYTES);
             self.start(view, membership)
         } else {
             view.index.seal();
@@ -173,6 +180,11 @@ impl Checkpoints {
             view.index.write_sealed().map_err(io_error)?;
             checkpoint.save(&*disk, &directory)
         })
+    }
+
+    /// After one that failed: makes the next one due before long.
+    pub fn retry_soon(&mut self, view: &View) {
+        self.due_at = self.due_at.min(view.progress().bytes.saturating_add(RETRY_AFTER_BYTES));
     }
 
     async fn finish(&mut self) -> io::Result<()> {

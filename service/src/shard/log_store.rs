@@ -12,13 +12,13 @@ use std::sync::Arc;
 use duramen_types::{EntryId, Index, ShardId};
 use duramen_wal::{Record, Wal};
 use openraft::storage::{IOFlushed, RaftLogStorage};
-use openraft::{LogState, RaftLogReader};
+use openraft::{EntryPayload, LogState, RaftLogReader};
 use parking_lot::Mutex;
 use tokio::sync::oneshot;
 
 use super::raft::{
-    RaftEntry, RaftLogId, RaftVote, ShardRaft, decode_vote, encode_vote, entry_id, from_log, io_error,
-    log_id, to_log,
+    Proposal, RaftEntry, RaftLogId, RaftVote, ShardRaft, decode_vote, encode_vote, entry_id, from_log,
+    io_error, log_id, to_log,
 };
 
 /// Bytes of entries that one read of the log gives at most (but always one entry).
@@ -169,15 +169,20 @@ impl RaftLogStorage<ShardRaft> for LogStore {
         I::IntoIter: Send,
     {
         let mut records = Vec::new();
+        let mut proposals = Vec::new();
         for entry in entries {
             let id: EntryId = entry_id(&entry.log_id);
             records.push(Record::Entry { shard: self.shard, id, payload: to_log(&entry).payload().clone() });
+            if let EntryPayload::Normal(proposal) = &entry.payload {
+                proposals.push(proposal.clone());
+            }
             self.unapplied.push(entry);
         }
         let completion = Box::new(move |result: Result<(), duramen_wal::Error>| {
             callback.io_completed(result.map_err(io_error));
         });
         self.wal.submit(records, completion);
+        proposals.iter().for_each(Proposal::logged);
         Ok(())
     }
 

@@ -17,6 +17,7 @@ use super::checkpoint::Checkpoints;
 use super::log_store::Unapplied;
 use super::raft::{RaftLogId, RaftMembership, ShardRaft, entry_id, io_error, log_id, to_log};
 use crate::index::{HotIndex, Row};
+use crate::telemetry::Metrics;
 
 /// How far a shard is; what the archiver and the operators' pages watch.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -146,6 +147,7 @@ pub struct Machine {
     membership: RaftMembership,
     unapplied: Arc<Unapplied>,
     checkpoints: Checkpoints,
+    metrics: Arc<Metrics>,
     snapshot: Option<SnapshotMetaOf<ShardRaft>>,
 }
 
@@ -155,13 +157,25 @@ impl Machine {
         membership: RaftMembership,
         unapplied: Arc<Unapplied>,
         checkpoints: Checkpoints,
+        metrics: Arc<Metrics>,
     ) -> Self {
-        Self { view, membership, unapplied, checkpoints, snapshot: None }
+        Self { view, membership, unapplied, checkpoints, metrics, snapshot: None }
     }
 
-    /// Saves a checkpoint of everything applied; used at a graceful shutdown.
-    pub async fn checkpoint(&mut self) -> io::Result<()> {
-        self.checkpoints.save_now(&self.view, &self.membership).await
+    /// Saves a checkpoint of everything applied, for a short restart after a graceful shutdown.
+    pub async fn checkpoint(&mut self) {
+        if let Err(error) = self.checkpoints.save_now(&self.view, &self.membership).await {
+            self.checkpoint_failed(&error);
+        }
+    }
+
+    /// A checkpoint and index files only shorten a restart: the log has everything. So a full disk must not stop the
+    /// shard; until one succeeds, nothing is purged that a restart needs.
+    fn checkpoint_failed(&mut self, error: &io::Error) {
+        let shard = self.view.state.read().shard();
+        tracing::error!(%shard, %error, "no checkpoint could be written, the next restart takes longer; it is tried again");
+        self.metrics.checkpoint_failed();
+        self.checkpoints.retry_soon(&self.view);
     }
 
     /// Makes sure that a restart needs no entry before `end`.
@@ -206,7 +220,10 @@ impl RaftStateMachine<ShardRaft> for Machine {
                 responder.send(());
             }
         }
-        self.checkpoints.save_if_due(&self.view, &self.membership).await
+        if let Err(error) = self.checkpoints.save_if_due(&self.view, &self.membership).await {
+            self.checkpoint_failed(&error);
+        }
+        Ok(())
     }
 
     async fn get_snapshot_builder(&mut self) -> Reference {
@@ -226,6 +243,9 @@ impl RaftStateMachine<ShardRaft> for Machine {
         Ok(self.snapshot.clone().map(|meta| Snapshot { meta, snapshot: () }))
     }
 }
+
+#[cfg(test)]
+mod tests;
 
 /// Gives the reference that [`Machine`] took.
 #[derive(Debug)]

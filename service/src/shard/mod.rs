@@ -29,6 +29,7 @@ use self::network::SoleVoter;
 use self::raft::{ShardRaft, io_error, seeded_vote, sole_voter};
 use self::sequencer::Sequencer;
 use crate::index::{ChunkCache, HotIndex};
+use crate::telemetry::Metrics;
 use crate::time::HybridClock;
 
 /// Where a shard keeps what is its own, and what it shares with the node's other shards.
@@ -41,6 +42,7 @@ pub struct Surroundings {
     pub checkpoints: PathBuf,
     pub index: PathBuf,
     pub chunks: ChunkCache,
+    pub metrics: Arc<Metrics>,
 }
 
 /// A running shard.
@@ -86,7 +88,13 @@ impl Shard {
         let view = Arc::new(View::new(state, index));
         let store = LogStore::new(id, around.wal.clone());
         let checkpoints = Checkpoints::new(Arc::clone(&around.disk), around.checkpoints.clone());
-        let machine = Machine::new(Arc::clone(&view), membership, store.unapplied(), checkpoints);
+        let machine = Machine::new(
+            Arc::clone(&view),
+            membership,
+            store.unapplied(),
+            checkpoints,
+            Arc::clone(&around.metrics),
+        );
         let node = around.node.get();
         let raft = openraft::Raft::new(node, Arc::new(config()?), SoleVoter, store, machine)
             .await
@@ -130,6 +138,13 @@ impl Shard {
         self.raft.is_leader()
     }
 
+    /// Why the group has stopped for good, if it has: nothing of it can be acknowledged any more.
+    pub fn failure(&self) -> Option<String> {
+        let metrics = self.raft.metrics();
+        let running = &metrics.borrow_watched().running_state;
+        running.as_ref().err().map(ToString::to_string)
+    }
+
     /// Lets the log forget entries through `through`; they must be archived.
     pub async fn purge(&self, through: EntryId) -> io::Result<()> {
         let end = through.index.next();
@@ -154,15 +169,13 @@ impl Shard {
         self.view.index.purge(through.index.next()).map_err(io_error)
     }
 
-    /// Stops the group after a checkpoint of everything applied.
+    /// Stops the group after a checkpoint of everything applied, if the disk takes one.
     pub async fn stop(&self) -> io::Result<()> {
-        let saved = self
-            .raft
+        self.raft
             .with_state_machine(|machine: &mut Machine| Box::pin(async move { machine.checkpoint().await }))
             .await
             .map_err(io_error)?;
-        self.raft.shutdown().await.map_err(io_error)?;
-        saved
+        self.raft.shutdown().await.map_err(io_error)
     }
 }
 

@@ -12,6 +12,7 @@ use duramen_state::Applied;
 use duramen_types::{
     DecodeError, Entry, EntryBody, EntryHead, EntryId, HybridTime, Index, Reader, Term, Writer,
 };
+use duramen_wal::Reservation;
 use openraft::impls::{EmptyNode, leader_id_std};
 use openraft::{EntryPayload, Membership, StoredMembership};
 use parking_lot::Mutex;
@@ -69,17 +70,36 @@ pub struct Proposal {
     waiting: Option<Arc<Mutex<Vec<Waiting>>>>,
     /// The sequencer's permit: free again when the proposal is applied or dropped.
     _permit: Option<Arc<OwnedSemaphorePermit>>,
+    /// The entry's place on the disk, until the log has the entry.
+    place: Option<Arc<Mutex<Option<Reservation>>>>,
 }
 
 impl Proposal {
     /// A proposal of this node: `waiting` has one place for each batch, or one for a control entry.
-    pub fn new(entry: Entry, waiting: Vec<Waiting>, permit: OwnedSemaphorePermit) -> Self {
-        Self { entry, waiting: Some(Arc::new(Mutex::new(waiting))), _permit: Some(Arc::new(permit)) }
+    pub fn new(
+        entry: Entry,
+        waiting: Vec<Waiting>,
+        permit: OwnedSemaphorePermit,
+        place: Reservation,
+    ) -> Self {
+        Self {
+            entry,
+            waiting: Some(Arc::new(Mutex::new(waiting))),
+            _permit: Some(Arc::new(permit)),
+            place: Some(Arc::new(Mutex::new(Some(place)))),
+        }
     }
 
     /// An entry read back from the log, for which nobody waits.
     pub const fn stored(entry: Entry) -> Self {
-        Self { entry, waiting: None, _permit: None }
+        Self { entry, waiting: None, _permit: None, place: None }
+    }
+
+    /// The log has the entry: from here on it counts its place itself.
+    pub fn logged(&self) {
+        if let Some(place) = &self.place {
+            place.lock().take();
+        }
     }
 
     /// Tells everyone who waits; a second call tells nobody.

@@ -7,7 +7,7 @@
 use std::sync::Arc;
 
 use duramen_types::{AppendItem, ControlOp, Entry, EntryBody, EntryHead, HybridTime, ShardId, Term};
-use duramen_wal::Wal;
+use duramen_wal::{Reservation, Wal};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 
 use super::raft::{NotProposed, Proposal, ShardRaft, Waiting};
@@ -32,14 +32,6 @@ pub enum Job {
 }
 
 impl Job {
-    /// What the job adds to the log, roughly.
-    fn bytes(&self) -> u64 {
-        match self {
-            Self::Append(item, _) => u64::try_from(item.batch.len()).unwrap_or(u64::MAX),
-            Self::Control(..) | Self::Tick(_) => 4096,
-        }
-    }
-
     fn into_waiting(self) -> Waiting {
         match self {
             Self::Append(_, waiting) | Self::Control(_, waiting) | Self::Tick(waiting) => waiting,
@@ -47,9 +39,13 @@ impl Job {
     }
 
     pub(super) fn refuse(self, reason: NotProposed) {
-        // The receiver may be gone, and then nobody needs to know.
-        let _ = self.into_waiting().outcome.send(Err(reason));
+        refuse(self.into_waiting(), reason);
     }
+}
+
+fn refuse(waiting: Waiting, reason: NotProposed) {
+    // The receiver may be gone, and then nobody needs to know.
+    let _ = waiting.outcome.send(Err(reason));
 }
 
 /// The state of one shard's sequencer task.
@@ -85,14 +81,18 @@ impl Sequencer {
                     continue;
                 }
             };
-            if let Err(error) = self.wal.admit(job.bytes()) {
-                job.refuse(NotProposed::Log(Arc::new(error)));
-                continue;
-            }
             // Applied entries of an earlier leader may be later than what this sequencer stamped.
             last = self.clock.stamp(last.max(self.view.progress().time));
             let (entry, waiting) = self.fill(job, last, &mut held_back);
-            self.propose(Term::new(term), entry, waiting, permit).await;
+            // The consensus library stops a shard for good when its log refuses an entry. So nothing is proposed that
+            // has no place on the disk, whatever the other shards propose meanwhile.
+            match self.wal.reserve(u64::try_from(entry.payload().len()).unwrap_or(u64::MAX)) {
+                Ok(place) => self.propose(Term::new(term), entry, waiting, permit, place).await,
+                Err(error) => {
+                    let error = Arc::new(error);
+                    waiting.into_iter().for_each(|one| refuse(one, NotProposed::Log(Arc::clone(&error))));
+                }
+            }
         }
     }
 
@@ -126,8 +126,15 @@ impl Sequencer {
         (Entry::append(time, items), waiters)
     }
 
-    async fn propose(&self, term: Term, entry: Entry, waiting: Vec<Waiting>, permit: OwnedSemaphorePermit) {
-        let proposal = Proposal::new(entry, waiting, permit);
+    async fn propose(
+        &self,
+        term: Term,
+        entry: Entry,
+        waiting: Vec<Waiting>,
+        permit: OwnedSemaphorePermit,
+        place: Reservation,
+    ) {
+        let proposal = Proposal::new(entry, waiting, permit, place);
         let leader =
             openraft::impls::leader_id_std::LeaderId { term: term.get(), voted_for: *self.raft.node_id() };
         let request =

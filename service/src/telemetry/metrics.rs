@@ -89,6 +89,7 @@ pub struct Metrics {
     wal_bytes: Gauge,
     disk_available: Gauge,
     disk_full: Gauge,
+    checkpoint_failures: Counter,
     lag_entries: Gauge,
     lag_bytes: Gauge,
     lag: Gauge,
@@ -142,6 +143,7 @@ impl Metrics {
             wal_bytes: registry.gauge(names::WAL_BYTES, &[]),
             disk_available: registry.gauge(names::DISK_AVAILABLE, &[]),
             disk_full: registry.gauge(names::DISK_FULL, &[]),
+            checkpoint_failures: registry.counter(names::CHECKPOINT_FAILURES, &[]),
             lag_entries: registry.gauge(names::ARCHIVE_LAG_ENTRIES, &[]),
             lag_bytes: registry.gauge(names::ARCHIVE_LAG_BYTES, &[]),
             lag: registry.gauge(names::ARCHIVE_LAG, &[]),
@@ -237,6 +239,11 @@ impl Metrics {
     pub fn disk(&self, available_bytes: u64, full: bool) {
         self.disk_available.set(float(available_bytes));
         self.disk_full.set(if full { 1.0 } else { 0.0 });
+    }
+
+    /// A checkpoint, or an index file, could not be written.
+    pub fn checkpoint_failed(&self) {
+        self.checkpoint_failures.increment(1);
     }
 
     /// What is committed and not yet archived, over all shards; `seconds` is the oldest user entry's age.

@@ -91,6 +91,8 @@ metrics! {
         "Free bytes of the data directory's file system.";
     DISK_FULL = "duramen_disk_full", Kind::Gauge, "", [],
         "1 while appends are refused because only the reserve is left, else 0.";
+    CHECKPOINT_FAILURES = "duramen_checkpoint_failures_total", Kind::Counter, "", [],
+        "Checkpoints and index files that could not be written; they are tried again, and until then a restart takes longer.";
 
     ARCHIVE_LAG_ENTRIES = "duramen_archive_lag_entries", Kind::Gauge, "", [],
         "Entries committed and not yet archived.";

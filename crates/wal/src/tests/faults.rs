@@ -47,15 +47,19 @@ fn a_full_disk_refuses_entries_takes_votes_and_purges_and_recovers_by_itself() {
     let (wal, _) = open(&disk, options(), 1).unwrap();
     let mut index = 0;
     let refused = loop {
-        match write(&wal, vec![entry(1, index, 1, 2000)]) {
-            Ok(()) => index += 1,
+        match wal.reserve(2000) {
+            Ok(reserved) => {
+                write(&wal, vec![entry(1, index, 1, 2000)]).unwrap();
+                drop(reserved);
+                index += 1;
+            }
             Err(error) => break error,
         }
         assert!(index < 1000, "it must fill up");
     };
     assert!(matches!(&refused, Error::DiskFull { reserve: 131_072, .. }), "{refused}");
     assert!(refused.is_retryable() && !refused.may_have_had_effect());
-    assert!(wal.admit(1).is_err() && wal.space().full);
+    assert!(wal.check_space().is_err() && wal.space().full);
     assert!(disk.available(Path::new(DIR)).unwrap() >= 128 * 1024 - 4096, "the reserve is whole");
     assert!(index > 20);
     assert_eq!(all(&wal, 1).len(), usize::try_from(index).unwrap(), "reads go on");
@@ -64,13 +68,87 @@ fn a_full_disk_refuses_entries_takes_votes_and_purges_and_recovers_by_itself() {
     }
     write(&wal, vec![Record::Purged { shard: shard(1), id: id(index - 1, 1) }]).unwrap();
     drive(&wal);
-    wal.admit(1).unwrap();
     for next in index..index + 20 {
+        drop(wal.reserve(2000).unwrap());
         write(&wal, vec![entry(1, next, 1, 2000)]).unwrap();
     }
     drop(wal);
     disk.power_cut();
     assert_eq!(all(&open(&disk, options(), 2).unwrap().0, 1).len(), 20);
+}
+
+#[test]
+fn whatever_was_promised_to_all_shards_at_once_finds_its_place() {
+    const SIZES: [usize; 5] = [100, 6000, 40_000, 3000, 9000];
+    for seed in 0..20 {
+        let disk = SimDisk::new(seed);
+        disk.set_capacity(1024 * 1024 + seed * 4096);
+        let options = WalOptions { reserve_bytes: 96 * 1024, copy_forward_bytes: 0, ..options() };
+        let (wal, _) = open(&disk, options, seed).unwrap();
+        let mut ends = [0; 8];
+        for round in 0..4 {
+            let mut promised = Vec::new();
+            let mut sizes = SIZES.iter().cycle();
+            let refused = loop {
+                let size = *sizes.next().unwrap();
+                match wal.reserve(size as u64) {
+                    Ok(reservation) => promised.push((size, reservation)),
+                    Err(error) => break error,
+                }
+                assert!(promised.len() < 1000, "it must fill up");
+            };
+            assert!(matches!(refused, Error::DiskFull { .. }), "{refused}");
+            assert!(promised.len() > 8, "{} promises in round {round}", promised.len());
+            let outcomes = Arc::new(Mutex::new(Vec::new()));
+            let asked = promised.len();
+            for (at, (size, reservation)) in promised.into_iter().enumerate() {
+                let n = at % ends.len();
+                let told = outcomes.clone();
+                let records = vec![entry(u16::try_from(n).unwrap(), ends[n], 1, size)];
+                wal.submit(records, Box::new(move |result| told.lock().push(result)));
+                drop(reservation);
+                ends[n] += 1;
+            }
+            loop {
+                match wal.drive().unwrap() {
+                    Progress::Wrote => {}
+                    Progress::Idle => break,
+                    Progress::Blocked => panic!("seed {seed}, round {round}: what was promised has no place"),
+                }
+            }
+            assert_eq!(outcomes.lock().len(), asked);
+            assert!(outcomes.lock().iter().all(Result::is_ok));
+            for (n, end) in ends.iter().enumerate() {
+                let n = u16::try_from(n).unwrap();
+                write(&wal, vec![Record::Purged { shard: shard(n), id: id(end - 1, 1) }]).unwrap();
+            }
+            drive(&wal);
+        }
+    }
+}
+
+#[test]
+fn a_promise_that_is_given_up_leaves_its_place_to_others() {
+    let disk = SimDisk::new(1);
+    let wal = fresh(&disk);
+    disk.set_capacity(disk.used() + 128 * 1024);
+    let all = wal.reserve(50 * 1024).unwrap();
+    assert!(matches!(wal.reserve(40 * 1024), Err(Error::DiskFull { .. })));
+    drop(all);
+    drop(wal.reserve(40 * 1024).unwrap());
+}
+
+#[test]
+fn a_log_without_space_says_so_until_it_goes_on() {
+    let disk = SimDisk::new(1);
+    let wal = fresh(&disk);
+    disk.set_capacity(0);
+    wal.submit(vec![Record::Vote { shard: shard(1), bytes: "vote".into() }], Box::new(|_| {}));
+    assert_eq!(wal.drive().unwrap(), Progress::Blocked);
+    assert!(wal.blocked().unwrap().is_disk_full());
+    disk.set_capacity(u64::MAX);
+    drive(&wal);
+    assert!(wal.blocked().is_none());
 }
 
 #[test]
