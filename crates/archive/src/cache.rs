@@ -1,6 +1,7 @@
 //! The block cache: decoded parts of archived segments in bounded memory, shared by all readers of a process.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use duramen_types::SegmentId;
 use foyer::{Cache, CacheBuilder};
@@ -13,6 +14,13 @@ use crate::{Block, SegmentIndex, StreamRow};
 #[derive(Clone)]
 pub struct SegmentCache {
     parts: Cache<Key, CachedPart>,
+    lookups: Arc<Lookups>,
+}
+
+#[derive(Debug, Default)]
+struct Lookups {
+    hits: AtomicU64,
+    misses: AtomicU64,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -47,7 +55,7 @@ impl SegmentCache {
             .with_shards(divisions)
             .with_weighter(|_: &Key, part: &CachedPart| part.weight())
             .build();
-        Self { parts }
+        Self { parts, lookups: Arc::default() }
     }
 
     /// The bytes in use.
@@ -57,6 +65,12 @@ impl SegmentCache {
 
     pub fn capacity(&self) -> usize {
         self.parts.capacity()
+    }
+
+    /// How many parts were looked for and found, and how many were not there.
+    pub fn lookups(&self) -> (u64, u64) {
+        let Lookups { hits, misses } = &*self.lookups;
+        (hits.load(Ordering::Relaxed), misses.load(Ordering::Relaxed))
     }
 
     pub(crate) fn index(&self, segment: SegmentId) -> Option<Arc<SegmentIndex>> {
@@ -93,7 +107,10 @@ impl SegmentCache {
     }
 
     fn get(&self, segment: SegmentId, part: PartKey) -> Option<CachedPart> {
-        self.parts.get(&Key { segment, part }).map(|entry| entry.value().clone())
+        let found = self.parts.get(&Key { segment, part }).map(|entry| entry.value().clone());
+        let counter = if found.is_some() { &self.lookups.hits } else { &self.lookups.misses };
+        counter.fetch_add(1, Ordering::Relaxed);
+        found
     }
 
     fn put(&self, segment: SegmentId, part: PartKey, cached: CachedPart) {

@@ -7,6 +7,7 @@
 
 mod check;
 mod classify;
+mod count;
 mod credentials;
 mod directory;
 mod open;
@@ -25,6 +26,7 @@ use object_store::ObjectStore;
 use object_store::path::Path;
 
 pub use check::{CheckReport, Probe, ProbeOutcome};
+pub use count::RequestCount;
 pub use options::{Checksum, StoreOptions};
 
 use crate::{At, Error, FormatError, ObjectKey, Operation, Random, Result};
@@ -45,6 +47,7 @@ struct Inner {
     clock: Arc<dyn Clock>,
     random: Random,
     limits: Limits,
+    requests: Arc<count::Requests>,
 }
 
 /// How long and how often requests are tried.
@@ -107,7 +110,8 @@ impl Store {
     /// wrappers that inject faults.
     pub fn new(objects: Arc<dyn ObjectStore>, prefix: Path, clock: Arc<dyn Clock>, random: Random) -> Self {
         let url = format!("{objects}/{prefix}").into();
-        Self { inner: Arc::new(Inner { objects, prefix, url, clock, random, limits: Limits::default() }) }
+        let (limits, requests) = (Limits::default(), Arc::default());
+        Self { inner: Arc::new(Inner { objects, prefix, url, clock, random, limits, requests }) }
     }
 
     /// The same store with other limits.
@@ -128,9 +132,16 @@ impl Store {
     }
 
     fn rebuilt(&self, url: Arc<str>, limits: Limits, objects: Arc<dyn ObjectStore>) -> Self {
-        let Inner { prefix, clock, random, .. } = &*self.inner;
+        let Inner { prefix, clock, random, requests, .. } = &*self.inner;
         let (prefix, clock, random) = (prefix.clone(), Arc::clone(clock), random.clone());
-        Self { inner: Arc::new(Inner { objects, prefix, url, clock, random, limits }) }
+        let requests = Arc::clone(requests);
+        Self { inner: Arc::new(Inner { objects, prefix, url, clock, random, limits, requests }) }
+    }
+
+    /// How many requests were made so far through this store and its clones, for each operation: each attempt counts,
+    /// and a listing counts once, however many pages it has.
+    pub fn requests(&self) -> impl Iterator<Item = (Operation, RequestCount)> {
+        self.inner.requests.snapshot()
     }
 
     /// The archive as the user named it, without secrets: for messages.

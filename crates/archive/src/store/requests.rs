@@ -61,8 +61,19 @@ impl Store {
         }
     }
 
-    /// One attempt with its deadline, its error classified.
+    /// One attempt with its deadline, its error classified; it is counted.
     async fn once<T>(
+        &self,
+        at: &At,
+        bytes: u64,
+        request: impl Future<Output = object_store::Result<T>>,
+    ) -> Result<T> {
+        let result = self.attempt(at, bytes, request).await;
+        self.inner.requests.made(at.operation, &result);
+        result
+    }
+
+    async fn attempt<T>(
         &self,
         at: &At,
         bytes: u64,
@@ -266,7 +277,11 @@ pub(super) fn list(
                 None => store.inner.objects.list(Some(&folder)),
             };
             loop {
-                let error = match store.once(&at, 0, async { page.next().await.transpose() }).await {
+                let found = store.attempt(&at, 0, async { page.next().await.transpose() }).await;
+                if !matches!(found, Ok(Some(_))) {
+                    store.inner.requests.made(at.operation, &found);
+                }
+                let error = match found {
                     Ok(None) => break 'again,
                     Ok(Some(object)) if last.as_ref().is_none_or(|last| object.location > *last) => {
                         last = Some(object.location.clone());

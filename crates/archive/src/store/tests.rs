@@ -17,7 +17,7 @@ use object_store::path::Path;
 use uuid::Uuid;
 
 use super::{Limits, ProbeOutcome, Store, StoreOptions};
-use crate::{Error, ObjectKey, Random};
+use crate::{Error, ObjectKey, Operation, Random};
 use faults::{Fault, Faulty};
 
 /// Quick pauses: the tests' time-outs are answered, not waited for.
@@ -62,6 +62,23 @@ fn check_key(number: u128) -> ObjectKey {
 fn closed_key(time: u64) -> ObjectKey {
     let branch = BranchName::parse("main").unwrap();
     ObjectKey::Closed { branch, time: HybridTime::from_micros(time), node: NodeId::new(1) }
+}
+
+#[tokio::test]
+async fn every_attempt_is_counted_and_a_listing_once() {
+    let (store, _) = faulty(&[Fault::None, Fault::TimesOutBefore, Fault::TimesOutBefore]);
+    let count = |operation: Operation| {
+        store.requests().find_map(|(of, count)| (of == operation).then_some((count.answered, count.failed)))
+    };
+    for (number, object) in ["first", "tried three times"].into_iter().enumerate() {
+        store.create(&check_key(number as u128), Bytes::from_static(object.as_bytes())).await.unwrap();
+    }
+    assert_eq!(count(Operation::Create), Some((4, 2)), "two of them ask whose the object is");
+    assert!(matches!(store.get(&check_key(9), 10).await, Err(Error::Missing(_))));
+    store.get(&check_key(0), 10).await.unwrap();
+    assert_eq!(count(Operation::Read), Some((2, 0)), "absence is an answer");
+    let listed: Vec<_> = store.wrapped(|objects| objects).list("check", None).try_collect().await.unwrap();
+    assert_eq!((listed.len(), count(Operation::List)), (2, Some((1, 0))), "a rebuilt store counts on");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
