@@ -191,6 +191,7 @@ fn show_stream(stream: &StreamInfo, as_json: bool) -> Result<(), Failure> {
         ),
         ("archive compression", mark(text_of(&json!(effective.compression)), set.compression.is_none())),
         ("timestamps", mark(text_of(&json!(effective.timestamps)), set.timestamps.is_none())),
+        ("rescue", mark(text_of(&json!(effective.rescue)), set.rescue.is_none())),
     ])
 }
 

@@ -5,8 +5,8 @@ use std::path::PathBuf;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use duramen_client::ConfigChange;
 use duramen_types::{
-    Acknowledgement, Compression, CursorName, Offset, RestorePointName, RetentionPolicy, StreamConfig,
-    StreamName, TenantName, TimestampPolicy,
+    Acknowledgement, Compression, CursorName, Offset, RescuePolicy, RestorePointName, RetentionPolicy,
+    StreamConfig, StreamName, TenantName, TimestampPolicy,
 };
 
 const EXIT_CODES: &str = "Exit codes:
@@ -142,6 +142,9 @@ pub struct ConfigArgs {
     /// Whose time a record carries.
     #[arg(long, value_enum)]
     timestamps: Option<Timestamps>,
+    /// Where records go that were acknowledged `local` and then displaced by another leader's log; separate by default.
+    #[arg(long, value_enum)]
+    rescue: Option<Rescue>,
 }
 
 impl ConfigArgs {
@@ -151,6 +154,7 @@ impl ConfigArgs {
             retention: RetentionPolicy { age_seconds: self.retention_age, bytes: self.retention_bytes },
             compression: self.compression.map(Into::into),
             timestamps: self.timestamps.map(Into::into),
+            rescue: self.rescue.map(Into::into),
         }
     }
 }
@@ -174,6 +178,9 @@ pub struct ChangeArgs {
     /// Whose time a record carries: client-preferred, arrival or default.
     #[arg(long, value_parser = or_default::<Timestamps>)]
     timestamps: Option<Choice<Timestamps>>,
+    /// Where records go that another leader's log displaced: separate, append or default.
+    #[arg(long, value_parser = or_default::<Rescue>)]
+    rescue: Option<Choice<Rescue>>,
 }
 
 impl ChangeArgs {
@@ -184,6 +191,7 @@ impl ChangeArgs {
             retention_bytes: self.retention_bytes.map(|choice| choice.0),
             compression: self.compression.map(|choice| choice.0.map(Into::into)),
             timestamps: self.timestamps.map(|choice| choice.0.map(Into::into)),
+            rescue: self.rescue.map(|choice| choice.0.map(Into::into)),
         }
     }
 }
@@ -270,6 +278,23 @@ impl From<Timestamps> for TimestampPolicy {
         match policy {
             Timestamps::ClientPreferred => Self::ClientPreferred,
             Timestamps::Arrival => Self::Arrival,
+        }
+    }
+}
+
+#[derive(Debug, Clone, Copy, ValueEnum)]
+enum Rescue {
+    /// To the stream `{stream}~rescued`.
+    Separate,
+    /// To the stream's own tail.
+    Append,
+}
+
+impl From<Rescue> for RescuePolicy {
+    fn from(policy: Rescue) -> Self {
+        match policy {
+            Rescue::Separate => Self::Separate,
+            Rescue::Append => Self::Append,
         }
     }
 }
@@ -413,8 +438,12 @@ mod tests {
                 retention_bytes: Some(None),
                 compression: None,
                 timestamps: None,
+                rescue: None,
             }
         );
+        let rescue = |choice| set(&["--rescue", choice]).map(|change| change.rescue);
+        assert_eq!(rescue("append").unwrap(), Some(Some(RescuePolicy::Append)));
+        assert_eq!(rescue("default").unwrap(), Some(None));
         assert!(set(&[]).is_err(), "nothing to change is wrong usage");
         assert!(
             set(&["--ack", "all"]).unwrap_err().to_string().contains("local, quorum, archived or default")

@@ -4,8 +4,8 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use duramen_types::{
-    Acknowledgement, Compression, CursorName, FencingToken, HybridTime, Offset, Producer, ShardId,
-    StreamConfig, StreamId, StreamName, TenantName, Term, TimestampPolicy,
+    Acknowledgement, Compression, CursorName, FencingToken, HybridTime, Offset, Producer, RescuePolicy,
+    ShardId, StreamConfig, StreamId, StreamName, TenantName, Term, TimestampPolicy,
 };
 
 /// A stream as its users name it.
@@ -53,6 +53,7 @@ pub struct StreamConfigPatch {
     pub retention_bytes: Option<Option<u64>>,
     pub compression: Option<Option<Compression>>,
     pub timestamps: Option<Option<TimestampPolicy>>,
+    pub rescue: Option<Option<RescuePolicy>>,
 }
 
 /// One page of streams, by name.

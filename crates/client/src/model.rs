@@ -4,8 +4,8 @@ use std::time::Duration;
 
 use duramen_proto::v1;
 use duramen_types::{
-    Acknowledgement, Compression, HybridTime, Offset, RetentionPolicy, ShardId, StreamConfig, StreamId,
-    TimestampPolicy,
+    Acknowledgement, Compression, HybridTime, Offset, RescuePolicy, RetentionPolicy, ShardId, StreamConfig,
+    StreamId, TimestampPolicy,
 };
 
 use crate::Error;
@@ -29,7 +29,7 @@ impl<T> Page<T> {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct StreamInfo {
     pub tenant: String,
-    /// Text and no [`StreamName`](duramen_types::StreamName): the system's own streams have names of their own kind.
+    /// Text and no [`StreamName`](duramen_types::StreamName): a newer node may have streams of other kinds.
     pub name: String,
     pub id: StreamId,
     pub shard: ShardId,
@@ -90,6 +90,7 @@ pub struct ConfigChange {
     pub retention_bytes: Option<Option<u64>>,
     pub compression: Option<Option<Compression>>,
     pub timestamps: Option<Option<TimestampPolicy>>,
+    pub rescue: Option<Option<RescuePolicy>>,
 }
 
 impl ConfigChange {
@@ -105,6 +106,7 @@ impl ConfigChange {
             retention_bytes: self.retention_bytes.map(Option::unwrap_or_default),
             compression: self.compression.map(compression_to_proto),
             timestamps: self.timestamps.map(timestamps_to_proto),
+            rescue: self.rescue.map(rescue_to_proto),
         }
     }
 }
@@ -137,6 +139,15 @@ fn timestamps_to_proto(policy: Option<TimestampPolicy>) -> i32 {
     .into()
 }
 
+fn rescue_to_proto(policy: Option<RescuePolicy>) -> i32 {
+    match policy {
+        None => v1::RescuePolicy::Unspecified,
+        Some(RescuePolicy::Separate) => v1::RescuePolicy::Separate,
+        Some(RescuePolicy::Append) => v1::RescuePolicy::Append,
+    }
+    .into()
+}
+
 pub(crate) fn config_to_proto(config: &StreamConfig) -> v1::StreamConfig {
     v1::StreamConfig {
         acknowledgement: acknowledgement_to_proto(config.acknowledgement),
@@ -144,6 +155,7 @@ pub(crate) fn config_to_proto(config: &StreamConfig) -> v1::StreamConfig {
         retention_bytes: config.retention.bytes,
         compression: compression_to_proto(config.compression),
         timestamps: timestamps_to_proto(config.timestamps),
+        rescue: rescue_to_proto(config.rescue),
     }
 }
 
@@ -169,6 +181,11 @@ fn config_from_proto(config: v1::StreamConfig) -> StreamConfig {
             v1::TimestampPolicy::Unspecified => None,
             v1::TimestampPolicy::ClientPreferred => Some(TimestampPolicy::ClientPreferred),
             v1::TimestampPolicy::Arrival => Some(TimestampPolicy::Arrival),
+        },
+        rescue: match config.rescue() {
+            v1::RescuePolicy::Unspecified => None,
+            v1::RescuePolicy::Separate => Some(RescuePolicy::Separate),
+            v1::RescuePolicy::Append => Some(RescuePolicy::Append),
         },
     }
 }

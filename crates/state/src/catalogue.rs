@@ -1,6 +1,6 @@
 //! Control operations on a shard's catalogue.
 
-use duramen_types::{ControlOp, EntryId, HybridTime, Index, Offset, ProducerId, ShardId, StreamId, Term};
+use duramen_types::{ControlOp, EntryId, HybridTime, Offset, ProducerId, ShardId, StreamId};
 
 use crate::{
     ControlResult, Cursor, MAX_CURSORS_PER_STREAM, MAX_RESTORE_POINTS, MAX_STREAMS_PER_SHARD, MAX_TENANTS,
@@ -19,9 +19,7 @@ impl ShardState {
                 }
                 cap(self.streams.len(), "streams in the shard", MAX_STREAMS_PER_SHARD)?;
                 let stream = StreamId::new(id.index.get());
-                self.names.entry(tenant.clone()).or_default().insert(name.clone(), stream);
-                let created = Stream::new(tenant.clone(), name.clone(), config.clone(), time);
-                self.streams.insert(stream, created);
+                self.insert_stream(stream, Stream::new(tenant.clone(), name.clone(), config.clone(), time));
                 Ok(ControlResult::Created(stream))
             }
             ControlOp::ConfigureStream { stream, expected, config } => {
@@ -103,12 +101,9 @@ impl ShardState {
         Ok(ControlResult::Done)
     }
 
-    fn forget_rescues(&mut self, stream: StreamId) {
-        let all = (stream, Term::ZERO, Index::ZERO)..=(stream, Term::MAX, Index::MAX);
-        let origins: Vec<_> = self.rescued.range(all).copied().collect();
-        for origin in origins {
-            self.rescued.remove(&origin);
-        }
+    pub(crate) fn insert_stream(&mut self, id: StreamId, stream: Stream) {
+        self.names.entry(stream.tenant.clone()).or_default().insert(stream.name.clone(), id);
+        self.streams.insert(id, stream);
     }
 
     fn stream_mut(&mut self, id: StreamId) -> std::result::Result<&mut Stream, Rejection> {

@@ -12,6 +12,7 @@ mod append;
 mod catalogue;
 mod limits;
 mod outcome;
+mod rescue;
 mod shard;
 mod snapshot;
 mod stream;

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-/// Streams alive in one shard at once.
+/// Streams alive in one shard at once, beyond which none can be created; those that rescues create come in addition.
 pub const MAX_STREAMS_PER_SHARD: usize = 1_000_000;
 /// Cursors of one stream.
 pub const MAX_CURSORS_PER_STREAM: usize = 10_000;

@@ -22,13 +22,27 @@ pub struct Applied {
 pub enum BatchOutcome {
     /// It got the offsets from `base`.
     Appended { base: Offset },
+    /// It was rescued into another stream than its header names, and there got the offsets from `base`.
+    Rescued { stream: StreamId, base: Offset },
     /// An idempotent producer sent it before; it then got the offsets from `base`.
     ///
-    /// Of a rescue it says that nothing was taken, and `base` is the stream's tail: where its records are is not
-    /// remembered.
+    /// Of a rescue it says that nothing was taken, and `base` is the tail of the stream that its header names: where its
+    /// records are is not remembered.
     Duplicate { base: Offset },
     /// It is in the log but not in its stream.
     Rejected(Rejection),
+}
+
+impl BatchOutcome {
+    /// The stream that the batch is in now and the offset of its first record there; `header` is the stream that its
+    /// header names.
+    pub const fn place(&self, header: StreamId) -> Option<(StreamId, Offset)> {
+        match self {
+            Self::Appended { base } => Some((header, *base)),
+            Self::Rescued { stream, base } => Some((*stream, *base)),
+            Self::Duplicate { .. } | Self::Rejected(_) => None,
+        }
+    }
 }
 
 /// What a control operation gave.

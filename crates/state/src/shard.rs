@@ -3,8 +3,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use duramen_types::{
-    BatchHeader, ChainValue, EntryBody, EntryHead, EntryId, HybridTime, Index, RescueOrigin,
-    RestorePointName, ShardId, StreamId, StreamName, TenantName, Term, genesis, leaf,
+    BatchHeader, ChainValue, EntryBody, EntryHead, EntryId, HybridTime, Index, RestorePointName, ShardId,
+    StreamId, StreamName, TenantName, Term, genesis, leaf,
 };
 
 use crate::{Applied, ApplyError, BatchOutcome, Rejection, Stream};
@@ -21,7 +21,7 @@ pub struct ShardState {
     pub(crate) terms: Vec<(Term, Index)>,
     pub(crate) streams: BTreeMap<StreamId, Stream>,
     pub(crate) names: BTreeMap<TenantName, BTreeMap<StreamName, StreamId>>,
-    /// The origins of the batches that each stream has taken from rescues.
+    /// The origins of the batches that were rescued of each stream, wherever they went.
     pub(crate) rescued: BTreeSet<(StreamId, Term, Index)>,
     pub(crate) tenants: BTreeMap<TenantName, HybridTime>,
     pub(crate) restore_points: BTreeMap<RestorePointName, HybridTime>,
@@ -61,7 +61,9 @@ impl ShardState {
             EntryBody::Append(headers) => {
                 batches.extend(headers.iter().map(|batch| self.append(time, batch)));
             }
-            EntryBody::Rescue { origin, batches: headers } => batches = self.rescue(time, *origin, headers),
+            EntryBody::Rescue { origin, batches: headers } => {
+                batches = self.rescue(id, time, *origin, headers)
+            }
             EntryBody::Control(op) => control = Some(self.control(id, time, op)),
             EntryBody::Blank | EntryBody::Membership(_) | EntryBody::Tick | EntryBody::Archived { .. } => {}
         }
@@ -95,35 +97,6 @@ impl ShardState {
             Some(stream) => stream.append(time, batch),
             None => BatchOutcome::Rejected(Rejection::UnknownStream(batch.stream)),
         }
-    }
-
-    /// Takes rescued batches at their stream's tail, unless the log holds their origin or they came before.
-    ///
-    /// An origin may hold batches of several streams and is then rescued once for each of them.
-    fn rescue(
-        &mut self,
-        time: HybridTime,
-        origin: RescueOrigin,
-        batches: &[BatchHeader],
-    ) -> Vec<BatchOutcome> {
-        let in_log = self.term_at(origin.index) == Some(origin.term);
-        let mut taken = Vec::new();
-        let outcomes = batches.iter().map(|batch| {
-            let Some(stream) = self.streams.get_mut(&batch.stream) else {
-                return BatchOutcome::Rejected(Rejection::UnknownStream(batch.stream));
-            };
-            let base = stream.next;
-            let key = (batch.stream, origin.term, origin.index);
-            if in_log || self.rescued.contains(&key) {
-                return BatchOutcome::Duplicate { base };
-            }
-            stream.accept(time, batch);
-            taken.push(key);
-            BatchOutcome::Appended { base }
-        });
-        let outcomes = outcomes.collect();
-        self.rescued.extend(taken);
-        outcomes
     }
 
     /// The term that wrote `index`, if it is applied.

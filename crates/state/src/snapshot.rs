@@ -28,7 +28,7 @@ const MAGIC: &[u8; 8] = b"DURSTATE";
 const VERSION: u32 = 1;
 const CRC_LEN: usize = 4;
 /// A stream with names of one character and nothing in its lists.
-const SMALLEST_STREAM: usize = 68;
+const SMALLEST_STREAM: usize = 69;
 
 impl ShardState {
     /// The state as bytes; equal states give equal bytes.

@@ -80,7 +80,7 @@ pub enum EntryBody {
     Membership(Bytes),
     Append(Vec<BatchHeader>),
     Control(ControlOp),
-    /// Batches that another leader had acknowledged `local` and that its successor's log displaced.
+    /// Batches that another leader had acknowledged `local` and that its successor's log displaced; all of one stream.
     Rescue {
         origin: RescueOrigin,
         batches: Vec<BatchHeader>,

@@ -25,5 +25,7 @@ pub use ids::{
 pub use names::{
     BranchName, CursorName, FencingToken, NameError, RestorePointName, StreamName, TenantName, shard_of,
 };
-pub use op::{Acknowledgement, Compression, ControlOp, RetentionPolicy, StreamConfig, TimestampPolicy};
+pub use op::{
+    Acknowledgement, Compression, ControlOp, RescuePolicy, RetentionPolicy, StreamConfig, TimestampPolicy,
+};
 pub use time::{Clock, HybridTime, SystemClock};

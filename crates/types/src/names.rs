@@ -94,9 +94,12 @@ name!(
     }
 );
 name!(
-    /// A stream, as Kafka names topics: 1 to 249 of `[A-Za-z0-9._-]`, not `.` or `..`.
+    /// A stream. Users name one as Kafka names topics: 1 to 249 of `[A-Za-z0-9._-]`, not `.` or `..`.
+    ///
+    /// The system's own streams have such a name and a suffix behind `~`: `{name}~{n}`, a partition of a topic, with a
+    /// decimal number below 2^32; and `~rescued` behind either, see [`StreamName::rescued`].
     StreamName,
-    |name| check_kafka_like("stream", name)
+    check_stream
 );
 name!(
     /// A named restore point: the rule of stream names.
@@ -159,12 +162,49 @@ fn check_text(kind: &'static str, name: &str, longest: usize) -> Result<(), Name
     }
 }
 
+const RESCUED: &str = "~rescued";
+
+/// A user's name, then `~` and a number, then `~rescued`; both of the latter may be absent.
+fn check_stream(name: &str) -> Result<(), NameError> {
+    let origin = name.strip_suffix(RESCUED).unwrap_or(name);
+    let base = match origin.rsplit_once('~') {
+        Some((base, number)) if is_partition(number) => base,
+        _ => origin,
+    };
+    check_kafka_like("stream", base)
+}
+
+/// Whether the text is a `u32` in its one spelling.
+fn is_partition(text: &str) -> bool {
+    text.parse::<u32>().is_ok_and(|number| number.to_string() == text)
+}
+
+impl StreamName {
+    /// Whether the name is the system's. Such a stream can be read, trimmed and deleted by users like any other, but
+    /// not be created or appended to.
+    pub fn is_system(&self) -> bool {
+        self.as_str().contains('~')
+    }
+
+    /// The stream that takes what is rescued of this one; `None` of such a stream itself.
+    pub fn rescued(&self) -> Option<Self> {
+        let is_origin = self.origin() == self.as_str();
+        is_origin.then(|| Self(format!("{self}{RESCUED}").into()))
+    }
+
+    /// The name of the stream that the records were first written to: without `~rescued`.
+    fn origin(&self) -> &str {
+        self.as_str().strip_suffix(RESCUED).unwrap_or(self.as_str())
+    }
+}
+
 /// The shard of a stream among `shards` data shards: `1 + u64le(BLAKE3(tenant ‖ 0x00 ‖ name)) mod shards`.
 ///
-/// `shards` is at least 1; it is fixed when the cluster is created.
+/// What is rescued of a stream lives where the stream does: `~rescued` is not part of the name here. `shards` is at
+/// least 1; it is fixed when the cluster is created.
 pub fn shard_of(tenant: &TenantName, stream: &StreamName, shards: u16) -> ShardId {
     let mut hasher = blake3::Hasher::new();
-    hasher.update(tenant.as_str().as_bytes()).update(&[0]).update(stream.as_str().as_bytes());
+    hasher.update(tenant.as_str().as_bytes()).update(&[0]).update(stream.origin().as_bytes());
     let mut first = [0; 8];
     hasher.finalize_xof().fill(&mut first);
     let slot = u64::from_le_bytes(first) % u64::from(shards.max(1));

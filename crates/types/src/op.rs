@@ -42,6 +42,16 @@ pub enum Compression {
     None,
 }
 
+/// Where those records of a stream go that one leader acknowledged `local` and the next one's log displaced.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum RescuePolicy {
+    /// To the stream `{stream}~rescued` ([`StreamName::rescued`]), where nothing follows that was written later.
+    Separate,
+    /// To the stream's own tail, behind what was written meanwhile.
+    Append,
+}
+
 /// How long a stream keeps its records; `None` keeps them for ever.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default, Serialize, Deserialize)]
 pub struct RetentionPolicy {
@@ -58,6 +68,8 @@ pub struct StreamConfig {
     pub retention: RetentionPolicy,
     pub compression: Option<Compression>,
     pub timestamps: Option<TimestampPolicy>,
+    /// The state machine judges by it, so its default is no node's to choose: [`RescuePolicy::Separate`].
+    pub rescue: Option<RescuePolicy>,
 }
 
 /// One change of a shard's catalogue, carried by one `Control` entry.
@@ -227,7 +239,13 @@ fn name<T>(reader: &mut Reader<'_>, parse: fn(&str) -> Result<T, NameError>) -> 
 }
 
 impl StreamConfig {
-    /// `ack u8 | age option u64 | bytes option u64 | compression u8 | timestamps u8`; 0 stands for "the default".
+    /// The policy in force.
+    pub fn rescue_policy(&self) -> RescuePolicy {
+        self.rescue.unwrap_or(RescuePolicy::Separate)
+    }
+
+    /// `ack u8 | age option u64 | bytes option u64 | compression u8 | timestamps u8 | rescue u8`; 0 stands for "the
+    /// default".
     pub fn encode(&self, out: &mut Writer) {
         out.u8(match self.acknowledgement {
             None => 0,
@@ -249,6 +267,11 @@ impl StreamConfig {
             None => 0,
             Some(TimestampPolicy::ClientPreferred) => 1,
             Some(TimestampPolicy::Arrival) => 2,
+        });
+        out.u8(match self.rescue {
+            None => 0,
+            Some(RescuePolicy::Separate) => 1,
+            Some(RescuePolicy::Append) => 2,
         });
     }
 
@@ -275,11 +298,18 @@ impl StreamConfig {
             2 => Some(TimestampPolicy::Arrival),
             other => return reader.invalid(format!("timestamp policy {other} is unknown")),
         };
+        let rescue = match reader.u8()? {
+            0 => None,
+            1 => Some(RescuePolicy::Separate),
+            2 => Some(RescuePolicy::Append),
+            other => return reader.invalid(format!("rescue policy {other} is unknown")),
+        };
         Ok(Self {
             acknowledgement,
             retention: RetentionPolicy { age_seconds, bytes },
             compression,
             timestamps,
+            rescue,
         })
     }
 }

@@ -4,7 +4,7 @@ use duramen_proto::v1;
 use duramen_types::batch::Record;
 use duramen_types::{
     Acknowledgement, Compression, CursorName, FencingToken, HybridTime, Offset, Producer, ProducerId,
-    RetentionPolicy, StreamConfig, StreamName, TenantName, TimestampPolicy,
+    RescuePolicy, RetentionPolicy, StreamConfig, StreamName, TenantName, TimestampPolicy,
 };
 
 use crate::api::{
@@ -66,6 +66,15 @@ fn timestamps(number: i32) -> Result<Option<TimestampPolicy>> {
     }
 }
 
+fn rescue(number: i32) -> Result<Option<RescuePolicy>> {
+    match v1::RescuePolicy::try_from(number) {
+        Ok(v1::RescuePolicy::Unspecified) => Ok(None),
+        Ok(v1::RescuePolicy::Separate) => Ok(Some(RescuePolicy::Separate)),
+        Ok(v1::RescuePolicy::Append) => Ok(Some(RescuePolicy::Append)),
+        Err(_) => Err(invalid(format!("rescue policy {number} is not known to this node"))),
+    }
+}
+
 pub(super) fn stream_config(config: v1::StreamConfig) -> Result<StreamConfig> {
     Ok(StreamConfig {
         acknowledgement: level(config.acknowledgement)?,
@@ -75,6 +84,7 @@ pub(super) fn stream_config(config: v1::StreamConfig) -> Result<StreamConfig> {
         },
         compression: compression(config.compression)?,
         timestamps: timestamps(config.timestamps)?,
+        rescue: rescue(config.rescue)?,
     })
 }
 
@@ -87,6 +97,7 @@ pub(super) fn config_patch(patch: &v1::StreamConfigPatch) -> Result<StreamConfig
         retention_bytes: limit(patch.retention_bytes),
         compression: patch.compression.map(compression).transpose()?,
         timestamps: patch.timestamps.map(timestamps).transpose()?,
+        rescue: patch.rescue.map(rescue).transpose()?,
     })
 }
 
@@ -116,6 +127,12 @@ fn config_message(config: &StreamConfig) -> v1::StreamConfig {
             Some(TimestampPolicy::Arrival) => v1::TimestampPolicy::Arrival,
         }
         .into(),
+        rescue: match config.rescue {
+            None => v1::RescuePolicy::Unspecified,
+            Some(RescuePolicy::Separate) => v1::RescuePolicy::Separate,
+            Some(RescuePolicy::Append) => v1::RescuePolicy::Append,
+        }
+        .into(),
     }
 }
 
@@ -125,6 +142,7 @@ pub(super) fn stream_info(info: &StreamInfo) -> v1::StreamInfo {
         retention: info.config.retention,
         compression: Some(info.compression),
         timestamps: Some(info.timestamps),
+        rescue: Some(info.config.rescue_policy()),
     };
     v1::StreamInfo {
         tenant: info.stream.tenant.to_string(),

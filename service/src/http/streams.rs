@@ -7,8 +7,8 @@ use axum::extract::State;
 use axum::http::StatusCode;
 use axum::response::IntoResponse;
 use duramen_types::{
-    Acknowledgement, Compression, FencingToken, Offset, RetentionPolicy, StreamConfig, StreamName,
-    TenantName, TimestampPolicy,
+    Acknowledgement, Compression, FencingToken, Offset, RescuePolicy, RetentionPolicy, StreamConfig,
+    StreamName, TenantName, TimestampPolicy,
 };
 use serde::{Deserialize, Deserializer, Serialize};
 use utoipa::{IntoParams, ToSchema};
@@ -77,6 +77,34 @@ enum TimestampsJson {
     Arrival,
 }
 
+/// Where records go that were acknowledged `local` and then displaced by another leader's log.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "lowercase")]
+enum RescueJson {
+    /// To the stream `{stream}~rescued`.
+    Separate,
+    /// To the stream's own tail.
+    Append,
+}
+
+impl From<RescueJson> for RescuePolicy {
+    fn from(rescue: RescueJson) -> Self {
+        match rescue {
+            RescueJson::Separate => Self::Separate,
+            RescueJson::Append => Self::Append,
+        }
+    }
+}
+
+impl From<RescuePolicy> for RescueJson {
+    fn from(rescue: RescuePolicy) -> Self {
+        match rescue {
+            RescuePolicy::Separate => Self::Separate,
+            RescuePolicy::Append => Self::Append,
+        }
+    }
+}
+
 impl From<CompressionJson> for Compression {
     fn from(compression: CompressionJson) -> Self {
         match compression {
@@ -125,6 +153,8 @@ pub(crate) struct ConfigJson {
     retention_bytes: Option<u64>,
     compression: Option<CompressionJson>,
     timestamps: Option<TimestampsJson>,
+    /// `separate` if absent.
+    rescue: Option<RescueJson>,
 }
 
 impl From<ConfigJson> for StreamConfig {
@@ -137,6 +167,7 @@ impl From<ConfigJson> for StreamConfig {
             },
             compression: config.compression.map(Into::into),
             timestamps: config.timestamps.map(Into::into),
+            rescue: config.rescue.map(Into::into),
         }
     }
 }
@@ -169,6 +200,9 @@ pub(crate) struct ConfigPatchJson {
     #[serde(deserialize_with = "present")]
     #[schema(value_type = Option<TimestampsJson>)]
     timestamps: Option<Option<TimestampsJson>>,
+    #[serde(deserialize_with = "present")]
+    #[schema(value_type = Option<RescueJson>)]
+    rescue: Option<Option<RescueJson>>,
 }
 
 impl From<ConfigPatchJson> for StreamConfigPatch {
@@ -179,6 +213,7 @@ impl From<ConfigPatchJson> for StreamConfigPatch {
             retention_bytes: patch.retention_bytes,
             compression: patch.compression.map(|compression| compression.map(Into::into)),
             timestamps: patch.timestamps.map(|timestamps| timestamps.map(Into::into)),
+            rescue: patch.rescue.map(|rescue| rescue.map(Into::into)),
         }
     }
 }
@@ -217,11 +252,13 @@ impl From<StreamInfo> for StreamJson {
             retention_bytes: info.config.retention.bytes,
             compression: info.config.compression.map(Into::into),
             timestamps: info.config.timestamps.map(Into::into),
+            rescue: info.config.rescue.map(Into::into),
         };
         let effective = ConfigJson {
             acknowledgement: Some(info.acknowledgement.into()),
             compression: Some(info.compression.into()),
             timestamps: Some(info.timestamps.into()),
+            rescue: Some(info.config.rescue_policy().into()),
             ..set.clone()
         };
         Self {

@@ -76,6 +76,7 @@ impl Node {
     pub async fn append(&self, request: AppendRequest, wait: bool) -> Result<PendingAppend> {
         self.observe_time(request.seen)?;
         let admitted = self.clock().wall().monotonic();
+        super::users_only(&request.stream)?;
         let (shard, id, config) = self.stream_for_append(&request.stream).await?;
         let acknowledgement =
             request.acknowledgement.or(config.acknowledgement).unwrap_or(self.settings().acknowledgement);
@@ -263,7 +264,7 @@ fn appended(stream: &StreamRef, outcome: &Outcome, records: u32) -> Result<Appen
         Some(BatchOutcome::Appended { base }) => Ok(ack(*base, false)),
         Some(BatchOutcome::Duplicate { base }) => Ok(ack(*base, true)),
         Some(BatchOutcome::Rejected(rejection)) => Err(rejected(stream, rejection)),
-        None => {
+        Some(BatchOutcome::Rescued { .. }) | None => {
             Err(Error::new(Code::Internal, format!("append to {stream}: its entry carries no such batch")))
         }
     }

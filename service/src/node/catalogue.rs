@@ -42,6 +42,7 @@ impl Node {
     }
 
     pub async fn create_stream(&self, stream: &StreamRef, config: StreamConfig) -> Result<StreamInfo> {
+        super::users_only(stream)?;
         self.check_tenant(&stream.tenant)?;
         let op = ControlOp::CreateStream { tenant: stream.tenant.clone(), name: stream.name.clone(), config };
         self.control(self.shard_of(stream), op, stream).await?;
@@ -327,6 +328,9 @@ fn patched(config: &StreamConfig, patch: &StreamConfigPatch) -> StreamConfig {
     }
     if let Some(timestamps) = patch.timestamps {
         config.timestamps = timestamps;
+    }
+    if let Some(rescue) = patch.rescue {
+        config.rescue = rescue;
     }
     config
 }

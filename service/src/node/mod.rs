@@ -246,6 +246,20 @@ fn rejected(stream: &StreamRef, rejection: &Rejection) -> Error {
     append::rejection_error(stream, rejection)
 }
 
+/// Refuses what users may not do with the system's own streams: create them and append to them.
+fn users_only(stream: &StreamRef) -> Result<()> {
+    if !stream.name.is_system() {
+        return Ok(());
+    }
+    Err(Error::new(
+        Code::InvalidArgument,
+        format!(
+            "stream {stream}: a name with '~' belongs to the system, which creates the stream and appends to it; it can \
+             be read, trimmed and deleted, and have cursors. Choose a name without '~'"
+        ),
+    ))
+}
+
 /// A rejection of an operation on the meta shard.
 fn rejected_what(what: &str, rejection: &Rejection) -> Error {
     let code = match rejection {

@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::io;
 use std::sync::Arc;
 
-use duramen_state::{Applied, BatchOutcome, ShardState};
+use duramen_state::{Applied, ShardState};
 use duramen_types::{Entry, EntryId, HybridTime, Index, StreamId};
 use futures::{Stream, TryStreamExt};
 use openraft::alias::{SnapshotMetaOf, SnapshotOf};
@@ -108,7 +108,8 @@ impl View {
         if applied.control.is_some() {
             self.wake_all();
         } else {
-            self.wake(entry.body().batches().iter().map(|header| header.stream));
+            let places = entry.body().batches().iter().zip(&applied.batches);
+            self.wake(places.filter_map(|(header, outcome)| Some(outcome.place(header.stream)?.0)));
         }
         Ok(Arc::new(applied))
     }
@@ -121,12 +122,12 @@ fn rows(id: EntryId, entry: &Entry, applied: &Applied, state: &ShardState) -> Ve
     let mut after: HashMap<StreamId, u64> = HashMap::new();
     let mut rows: Vec<(StreamId, Row)> = Vec::with_capacity(applied.batches.len());
     for (item, (header, outcome)) in batches.rev() {
-        let BatchOutcome::Appended { base } = outcome else { continue };
-        let end = state.stream(header.stream).map_or(0, |stream| stream.appended_bytes);
-        let after = after.entry(header.stream).or_insert(end);
+        let Some((stream, base)) = outcome.place(header.stream) else { continue };
+        let end = state.stream(stream).map_or(0, |stream| stream.appended_bytes);
+        let after = after.entry(stream).or_insert(end);
         *after = after.saturating_sub(u64::from(header.bytes));
         let row = Row {
-            base: *base,
+            base,
             records: header.records,
             index: id.index,
             item: u32::try_from(item).expect("an entry's batches are counted in 32 bits"),
@@ -134,7 +135,7 @@ fn rows(id: EntryId, entry: &Entry, applied: &Applied, state: &ShardState) -> Ve
             max_timestamp: header.max_timestamp,
             before: *after,
         };
-        rows.push((header.stream, row));
+        rows.push((stream, row));
     }
     rows.reverse();
     rows
@@ -256,5 +257,74 @@ impl RaftSnapshotBuilder<ShardRaft> for Reference {
 
     async fn build_snapshot(&mut self) -> Result<SnapshotOf<ShardRaft, ()>, io::Error> {
         Ok(Snapshot { meta: self.0.clone(), snapshot: () })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use bytes::Bytes;
+    use duramen_types::{
+        BatchHeader, ControlOp, EntryBody, EntryHead, Hash, Offset, RescueOrigin, ShardId, StreamConfig,
+        StreamName, TenantName, Term,
+    };
+    use duramen_wal::Disk;
+    use duramen_wal::sim::SimDisk;
+    use futures::FutureExt;
+
+    use super::*;
+
+    fn apply(view: &View, body: EntryBody, batches: &[Bytes]) -> EntryId {
+        let (id, time) = {
+            let state = view.state.read();
+            (EntryId { index: state.end(), term: Term::new(1) }, state.time().next())
+        };
+        view.apply(id, &Entry::with_batches(EntryHead { time, body }, batches)).unwrap();
+        id
+    }
+
+    #[test]
+    fn what_was_rescued_is_found_and_announced_in_the_stream_that_it_went_to() {
+        let disk = SimDisk::new(1);
+        let directory = std::path::Path::new("/index");
+        disk.create_dir(directory).unwrap();
+        let shard = ShardId::new(1);
+        let cache = crate::index::chunk_cache(1 << 20);
+        let index = HotIndex::open(Arc::new(disk), directory, shard, Index::ZERO, cache).unwrap();
+        let view = View::new(ShardState::new(shard), index);
+        let create = ControlOp::CreateStream {
+            tenant: TenantName::parse("default").unwrap(),
+            name: StreamName::parse("a").unwrap(),
+            config: StreamConfig::default(),
+        };
+        let origin = StreamId::new(apply(&view, EntryBody::Control(create), &[]).index.get());
+        let header = BatchHeader {
+            stream: origin,
+            records: 3,
+            bytes: 4,
+            base_timestamp: 0,
+            max_timestamp: 0,
+            hash: Hash::from_bytes([0; 32]),
+            producer: None,
+            match_offset: None,
+            fencing_token: None,
+        };
+        let rescue = |index: u64| {
+            let origin = RescueOrigin { term: Term::new(1), index: Index::new(index) };
+            EntryBody::Rescue { origin, batches: vec![header.clone(), header.clone()] }
+        };
+        let batches = [Bytes::from_static(b"once"), Bytes::from_static(b"more")];
+        let first = apply(&view, rescue(10), &batches);
+        let stream = StreamId::new(first.index.get());
+        let follower = view.follow(stream);
+        let mut woken = Box::pin(follower.notified());
+        woken.as_mut().enable();
+        let second = apply(&view, rescue(11), &batches);
+        assert!(woken.now_or_never().is_some(), "a follower of the rescued stream sleeps on");
+        let rows = view.index.locate(stream, Offset::ZERO, None).unwrap().unwrap();
+        let found: Vec<_> =
+            rows.iter().map(|row| (row.base.get(), row.index, row.item, row.before)).collect();
+        let (one, other) = (first.index, second.index);
+        assert_eq!(found, [(0, one, 0, 0), (3, one, 1, 4), (6, other, 0, 8), (9, other, 1, 12)]);
+        assert!(view.index.locate(origin, Offset::ZERO, None).unwrap().is_none_or(|rows| rows.is_empty()));
     }
 }

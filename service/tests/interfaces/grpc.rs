@@ -221,6 +221,54 @@ async fn management_calls_do_what_they_say() {
 }
 
 #[tokio::test]
+async fn users_neither_create_nor_append_to_the_systems_streams() {
+    let mut node = TestNode::start().await;
+    for name in ["a~rescued", "a~7"] {
+        let create =
+            v1::CreateStreamRequest { stream: name.to_owned(), ..v1::CreateStreamRequest::default() };
+        let created = node.log.create_stream(create).await.unwrap_err();
+        let appended = node.log.append(append(name, &["x"])).await.unwrap_err();
+        for status in [created, appended] {
+            assert_eq!(status.code(), Code::InvalidArgument, "{status}");
+            assert!(status.message().contains(name) && status.message().contains("belongs to the system"));
+        }
+        // Its name is a name: such a stream may be there.
+        let describe =
+            v1::DescribeStreamRequest { stream: name.to_owned(), ..v1::DescribeStreamRequest::default() };
+        let status = node.log.describe_stream(describe).await.unwrap_err();
+        assert_eq!(error_of(&status).unwrap().known_code(), Some(ErrorCode::UnknownStream));
+    }
+    node.stop().await;
+}
+
+#[tokio::test]
+async fn a_streams_rescue_policy_is_set_and_shown() {
+    let mut node = TestNode::start().await;
+    let append = v1::RescuePolicy::Append;
+    let config = v1::StreamConfig { rescue: append.into(), ..v1::StreamConfig::default() };
+    let create = v1::CreateStreamRequest {
+        stream: "a".to_owned(),
+        config: Some(config),
+        ..v1::CreateStreamRequest::default()
+    };
+    let created = node.log.create_stream(create).await.unwrap().into_inner();
+    let policies = |info: v1::StreamInfo| [info.config, info.effective_config].map(|it| it.unwrap().rescue());
+    assert_eq!(policies(created), [append, append]);
+    let to_default = v1::StreamConfigPatch {
+        rescue: Some(v1::RescuePolicy::Unspecified.into()),
+        ..v1::StreamConfigPatch::default()
+    };
+    let change = v1::ConfigureStreamRequest {
+        stream: "a".to_owned(),
+        patch: Some(to_default),
+        ..v1::ConfigureStreamRequest::default()
+    };
+    let changed = node.log.configure_stream(change).await.unwrap().into_inner();
+    assert_eq!(policies(changed), [v1::RescuePolicy::Unspecified, v1::RescuePolicy::Separate]);
+    node.stop().await;
+}
+
+#[tokio::test]
 async fn health_and_reflection_are_served() {
     use tonic_health::pb::{
         HealthCheckRequest, health_check_response::ServingStatus, health_client::HealthClient,

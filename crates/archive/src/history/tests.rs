@@ -3,7 +3,7 @@ use std::num::NonZeroUsize;
 use std::ops::Range;
 
 use bytes::Bytes;
-use duramen_state::{BatchOutcome, ShardState};
+use duramen_state::ShardState;
 use duramen_types::batch::Batch;
 use duramen_types::{BranchName, Compression, HybridTime, Index, Offset, SegmentId, ShardId, StreamId, Term};
 
@@ -106,9 +106,9 @@ impl Model {
         let mut streams: BTreeMap<StreamId, Vec<_>> = BTreeMap::new();
         for logged in &self.log {
             for ((header, batch), outcome) in logged.entry.batches().zip(&logged.outcomes) {
-                if let BatchOutcome::Appended { base } = outcome {
-                    let appended = (*base, logged.time, logged.id.index, batch);
-                    streams.entry(header.stream).or_default().push(appended);
+                if let Some((stream, base)) = outcome.place(header.stream) {
+                    let appended = (base, logged.time, logged.id.index, batch);
+                    streams.entry(stream).or_default().push(appended);
                 }
             }
         }

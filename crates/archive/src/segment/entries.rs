@@ -4,7 +4,9 @@
 
 use bytes::Bytes;
 use duramen_state::{BatchOutcome, Rejection};
-use duramen_types::{DecodeError, EntryHead, EntryId, HybridTime, Index, Offset, Reader, Term, Writer};
+use duramen_types::{
+    DecodeError, EntryHead, EntryId, HybridTime, Index, Offset, Reader, StreamId, Term, Writer,
+};
 
 const WHAT: &str = "entry page";
 const DROPPED: u8 = 0x80;
@@ -41,6 +43,11 @@ pub enum Fate {
         base: Offset,
     },
     Rejected(RejectionCode),
+    /// It was appended to another stream than its header names.
+    Rescued {
+        stream: StreamId,
+        base: Offset,
+    },
 }
 
 /// Why a batch was rejected: the archive's number for each [`Rejection`].
@@ -90,15 +97,41 @@ impl From<&BatchOutcome> for Fate {
             BatchOutcome::Appended { base } => Self::Appended { base: *base },
             BatchOutcome::Duplicate { base } => Self::Duplicate { base: *base },
             BatchOutcome::Rejected(rejection) => Self::Rejected(RejectionCode::of(rejection)),
+            BatchOutcome::Rescued { stream, base } => Self::Rescued { stream: *stream, base: *base },
         }
     }
 }
+
+impl Fate {
+    /// The stream that has the batch and the offset of its first record there; `header` is the stream that the batch's
+    /// header names.
+    pub const fn place(&self, header: StreamId) -> Option<(StreamId, Offset)> {
+        match self {
+            Self::Appended { base } => Some((header, *base)),
+            Self::Rescued { stream, base } => Some((*stream, *base)),
+            Self::Duplicate { .. } | Self::Rejected(_) => None,
+        }
+    }
+
+    /// The stream and the base offset that a block's row has for the batch.
+    pub(super) fn block_place(&self, header: StreamId) -> (StreamId, Offset) {
+        match self {
+            Self::Appended { base } | Self::Duplicate { base } => (header, *base),
+            Self::Rejected(_) => (header, Offset::ZERO),
+            Self::Rescued { stream, base } => (*stream, *base),
+        }
+    }
+}
+
+/// The most bytes that a fate takes.
+pub(super) const LARGEST_FATE: usize = 25;
 
 /// The encoded size of an entry whose batches all have a place.
 pub(super) fn encoded_len(head: usize, fates: &[Fate]) -> usize {
     let fate = |fate: &Fate| match fate {
         Fate::Appended { .. } | Fate::Duplicate { .. } => 17,
         Fate::Rejected(_) => 10_usize,
+        Fate::Rescued { .. } => LARGEST_FATE,
     };
     fates.iter().map(fate).fold(head.saturating_add(28), usize::saturating_add)
 }
@@ -117,6 +150,7 @@ pub(super) fn encode(
             Fate::Appended { base } => out.u8(dropped).u64(base.get()),
             Fate::Duplicate { base } => out.u8(dropped | 1).u64(base.get()),
             Fate::Rejected(code) => out.u8(dropped | 2).u8(code.0),
+            Fate::Rescued { stream, base } => out.u8(dropped | 3).u64(stream.get()).u64(base.get()),
         };
         if let Some(location) = batch.location {
             out.u32(location.block).u32(location.slot);
@@ -171,6 +205,7 @@ fn decode_batch(reader: &mut Reader<'_>) -> Result<TableBatch, DecodeError> {
             code @ 1..=RejectionCode::LAST => Fate::Rejected(RejectionCode(code)),
             other => return reader.invalid(format!("reason {other} is unknown")),
         },
+        3 => Fate::Rescued { stream: StreamId::new(reader.u64()?), base: Offset::new(reader.u64()?) },
         other => return reader.invalid(format!("outcome {other} is unknown")),
     };
     let location =

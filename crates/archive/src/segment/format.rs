@@ -11,15 +11,17 @@
 //! data block (raw)  = count u32 | batch row … | batch bytes, in the order of their rows
 //! batch row         = stream u64 | index u64 | time u64 | base offset u64 | records u32 | length u32
 //! block directory   = count u32 | (part | kind u8 | batches u32) …
-//!           kind 0: appended batches, by (stream, base offset), through all blocks of this kind, which come first;
+//!           kind 0: appended and rescued batches, by (stream, base offset) of where they are now, through all blocks
+//!           of this kind, which come first;
 //!           kind 1: batches that got no offsets (duplicates with their first base offset, rejected ones with 0),
 //!           by index
 //!
 //! entry page (raw)  = entry …, in index order
 //! entry             = index u64 | term u64 | effective time u64 | head length u32 | head, as in the log
 //!                   | for each batch of the head: fate
-//! fate              = outcome u8 (0 appended, 1 duplicate, 2 rejected; + 128: the batch's bytes were dropped)
-//!                   | appended, duplicate: base offset u64; rejected: reason u8
+//! fate              = outcome u8 (0 appended, 1 duplicate, 2 rejected, 3 rescued; + 128: the batch's bytes were
+//!                     dropped)
+//!                   | appended, duplicate: base offset u64; rejected: reason u8; rescued: stream u64, base offset u64
 //!                   | unless dropped: block u32 | row in the block u32
 //! entry directory   = count u32 | (part | first index u64 | entries u32 | first time u64 | chain before 32) …
 //!

@@ -9,7 +9,7 @@ use duramen_types::{BatchHeader, Hash, leaf};
 
 use super::block::BlockBatch;
 use super::directory::BlockKind;
-use super::entries::{EntryRow, Fate, TableBatch};
+use super::entries::{EntryRow, TableBatch};
 use super::error::SegmentError;
 use super::format::LEAD;
 use super::reader::SegmentReader;
@@ -91,7 +91,7 @@ impl SegmentReader {
     fn add(&self, row: &EntryRow, totals: &mut Totals) -> Result<(), SegmentError> {
         for (header, batch) in row.head.body.batches().iter().zip(&row.batches) {
             totals.batches = totals.batches.saturating_add(1);
-            if let Fate::Appended { .. } = batch.fate {
+            if batch.fate.place(header.stream).is_some() {
                 totals.records = totals.records.saturating_add(header.records.into());
                 let (low, high) = timestamps(header);
                 totals.timestamps =
@@ -101,7 +101,8 @@ impl SegmentReader {
                 let index = self.index();
                 let block = usize::try_from(location.block).ok().and_then(|at| index.block_entries().get(at));
                 let fits = block.is_some_and(|block| {
-                    location.slot < block.batches && (block.kind == BlockKind::Streams) == is_appended(batch)
+                    location.slot < block.batches
+                        && (block.kind == BlockKind::Streams) == batch.fate.place(header.stream).is_some()
                 });
                 if !fits {
                     let reason = format!("a batch of entry {} is said to be at {location:?}", row.id);
@@ -277,17 +278,10 @@ pub(super) fn timestamps(header: &BatchHeader) -> (i64, i64) {
     (header.base_timestamp.min(header.max_timestamp), header.max_timestamp)
 }
 
-const fn is_appended(batch: &TableBatch) -> bool {
-    matches!(batch.fate, Fate::Appended { .. })
-}
-
 fn fingerprint_of_row(row: &EntryRow, header: &BatchHeader, batch: &TableBatch) -> Hash {
-    let base = match batch.fate {
-        Fate::Appended { base } | Fate::Duplicate { base } => base,
-        Fate::Rejected(_) => Default::default(),
-    };
+    let (stream, base) = batch.fate.block_place(header.stream);
     let there = BlockBatch {
-        stream: header.stream,
+        stream,
         index: row.id.index,
         time: row.time,
         base,

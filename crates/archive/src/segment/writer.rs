@@ -156,6 +156,7 @@ struct PendingEntry {
 #[derive(Debug)]
 struct PendingBatch {
     entry: usize,
+    /// As its block has it.
     stream: StreamId,
     records: u32,
     timestamps: (i64, i64),
@@ -216,12 +217,12 @@ impl SegmentWriter {
         self.has_user_entries |= entry.body().is_user();
         self.entries.push(PendingEntry { id, time, head, batches: fates.len() });
         for ((header, batch), fate) in entry.batches().zip(fates) {
-            if let Fate::Appended { .. } = fate {
-                self.streams.insert(header.stream);
+            if let Some((stream, _)) = fate.place(header.stream) {
+                self.streams.insert(stream);
             }
             self.batches.push(PendingBatch {
                 entry: at,
-                stream: header.stream,
+                stream: fate.block_place(header.stream).0,
                 records: header.records,
                 timestamps: (header.base_timestamp.min(header.max_timestamp), header.max_timestamp),
                 hash: header.hash,
@@ -298,5 +299,5 @@ impl SegmentWriter {
 /// What an entry takes in pages and blocks before compression.
 fn raw_size(entry: &Entry) -> u64 {
     let batches = entry.body().batches().len();
-    (entry.payload().len() + 28 + batches * (17 + block::ROW)) as u64
+    (entry.payload().len() + 28 + batches * (entries::LARGEST_FATE + block::ROW)) as u64
 }

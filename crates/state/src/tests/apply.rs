@@ -91,6 +91,7 @@ fn random_histories_meet_every_outcome() {
         "OutOfOrderSequence",
         "Producer",
         "ProducerFenced",
+        "Rescued",
         "RestorePointExists",
         "StreamExists",
         "TenantExists",

@@ -3,8 +3,8 @@
 
 use duramen_types::{
     Acknowledgement, BatchHeader, Compression, ControlOp, CursorName, EntryBody, FencingToken, HybridTime,
-    Index, ManifestNumber, Offset, Producer, ProducerId, RescueOrigin, RestorePointName, RetentionPolicy,
-    StreamConfig, StreamId, Term, TimestampPolicy,
+    Index, ManifestNumber, Offset, Producer, ProducerId, RescueOrigin, RescuePolicy, RestorePointName,
+    RetentionPolicy, StreamConfig, StreamId, Term, TimestampPolicy,
 };
 use proptest::collection::vec;
 use proptest::prelude::*;
@@ -60,8 +60,8 @@ pub(super) enum Token {
 pub(super) enum Origin {
     /// An entry of this log, counted from its end.
     InLog(usize),
-    /// So many terms back, at this index.
-    Displaced { terms: u64, index: u64 },
+    /// So many terms back, and so many entries before two behind the log's end.
+    Displaced { terms: u64, back: usize },
 }
 
 #[derive(Debug, Clone)]
@@ -106,7 +106,7 @@ fn step() -> impl Strategy<Value = Step> {
 fn what() -> impl Strategy<Value = What> {
     let stream = || 0_usize..4;
     prop_oneof![
-        4 => (0_usize..2, 0_usize..5, 0_u8..4).prop_map(|(tenant, name, config)| What::Create { tenant, name, config }),
+        4 => (0_usize..2, 0..NAMES.len(), 0_u8..4).prop_map(|(tenant, name, config)| What::Create { tenant, name, config }),
         1 => (stream(), any::<bool>(), 0_u8..4).prop_map(|(stream, stale, config)| What::Configure { stream, stale, config }),
         2 => (stream(), spot()).prop_map(|(stream, to)| What::Trim { stream, to }),
         1 => stream().prop_map(|stream| What::Delete { stream }),
@@ -115,7 +115,7 @@ fn what() -> impl Strategy<Value = What> {
         2 => (stream(), token(), proptest::option::weighted(0.4, 0_u8..2))
             .prop_map(|(stream, expected, token)| What::SetToken { stream, expected, token }),
         12 => vec(batch(), 1..6).prop_map(What::Append),
-        3 => (stream(), origin(), vec(1_u32..5, 1..3))
+        4 => (stream(), origin(), vec(1_u32..5, 1..3))
             .prop_map(|(stream, origin, records)| What::Rescue { stream, origin, records }),
         2 => (0_u8..3).prop_map(What::Untimed),
         1 => Just(What::Tick),
@@ -138,7 +138,7 @@ fn token() -> impl Strategy<Value = Token> {
 fn origin() -> impl Strategy<Value = Origin> {
     prop_oneof![
         1 => (0_usize..6).prop_map(Origin::InLog),
-        2 => (0_u64..3, 0_u64..6).prop_map(|(terms, index)| Origin::Displaced { terms, index }),
+        3 => (0_u64..3, 0_usize..8).prop_map(|(terms, back)| Origin::Displaced { terms, back }),
     ]
 }
 
@@ -166,13 +166,18 @@ fn batch() -> impl Strategy<Value = Batch> {
 fn config(number: u8) -> StreamConfig {
     match number {
         0 => StreamConfig::default(),
-        1 => StreamConfig { acknowledgement: Some(Acknowledgement::Quorum), ..StreamConfig::default() },
+        1 => StreamConfig {
+            acknowledgement: Some(Acknowledgement::Quorum),
+            compression: Some(Compression::None),
+            rescue: Some(RescuePolicy::Separate),
+            ..StreamConfig::default()
+        },
         2 => StreamConfig {
             retention: RetentionPolicy { age_seconds: Some(60), bytes: Some(1 << 40) },
             timestamps: Some(TimestampPolicy::Arrival),
             ..StreamConfig::default()
         },
-        _ => StreamConfig { compression: Some(Compression::None), ..StreamConfig::default() },
+        _ => StreamConfig { rescue: Some(RescuePolicy::Append), ..StreamConfig::default() },
     }
 }
 
@@ -181,7 +186,7 @@ fn fencing_token(number: u8) -> FencingToken {
 }
 
 pub(super) const TENANTS: [&str; 2] = ["default", "other"];
-pub(super) const NAMES: [&str; 5] = ["a", "a.b", "ab", "b", "A-"];
+pub(super) const NAMES: [&str; 6] = ["a", "a.b", "ab", "b", "A-", "a~rescued"];
 
 impl Model {
     /// The n-th newest stream ever created (dead or alive), or one that never was.
@@ -335,8 +340,9 @@ impl Model {
                 Some((id, _)) => RescueOrigin { term: id.term, index: id.index },
                 None => RescueOrigin { term: Term::ZERO, index: Index::ZERO },
             },
-            Origin::Displaced { terms, index } => {
+            Origin::Displaced { terms, back } => {
                 let term = Term::new(term.get().saturating_sub(terms));
+                let index = u64::try_from((self.log.len() + 2).saturating_sub(back)).unwrap();
                 RescueOrigin { term, index: Index::new(index) }
             }
         }

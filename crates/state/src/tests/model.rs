@@ -5,10 +5,11 @@ use std::collections::HashMap;
 
 use duramen_types::{
     BatchHeader, ChainValue, ControlOp, CursorName, EntryHead, EntryId, FencingToken, HybridTime, Offset,
-    ProducerId, RescueOrigin, RestorePointName, ShardId, StreamConfig, StreamId, StreamName, TenantName,
-    Term, genesis, leaf,
+    ProducerId, RescueOrigin, RescuePolicy, RestorePointName, ShardId, StreamConfig, StreamId, StreamName,
+    TenantName, Term, genesis, leaf,
 };
 
+use super::stream_name;
 use crate::{BatchOutcome, ControlResult, Rejection};
 
 const WEEK: u64 = 7 * 24 * 3600 * 1_000_000;
@@ -123,6 +124,8 @@ pub(super) struct Model {
     pub chain: ChainValue,
     /// Every stream there ever was.
     pub streams: Vec<ModelStream>,
+    /// Which entries were rescued of which streams.
+    pub rescues: Vec<(StreamId, RescueOrigin)>,
     pub tenants: HashMap<TenantName, u64>,
     pub restore_points: HashMap<RestorePointName, HybridTime>,
 }
@@ -135,6 +138,7 @@ impl Model {
             time: 0,
             chain: genesis(shard),
             streams: Vec::new(),
+            rescues: Vec::new(),
             tenants: HashMap::new(),
             restore_points: HashMap::new(),
         }
@@ -171,24 +175,76 @@ impl Model {
         outcome
     }
 
-    pub fn rescue(&mut self, now: u64, origin: RescueOrigin, batches: &[BatchHeader]) -> Vec<BatchOutcome> {
+    pub fn rescue(
+        &mut self,
+        entry: EntryId,
+        now: u64,
+        origin: RescueOrigin,
+        batches: &[BatchHeader],
+    ) -> Vec<BatchOutcome> {
+        let of = batches[0].stream;
         let in_log = self.log.iter().any(|(id, _)| (id.term, id.index) == (origin.term, origin.index));
-        let came_before = self.streams.iter().any(|stream| {
-            stream.id == batches[0].stream && stream.accepted.iter().any(|batch| batch.origin == Some(origin))
-        });
-        let take = |batch: &BatchHeader| {
-            let stream = match self.stream_mut(batch.stream) {
-                Ok(stream) => stream,
-                Err(rejection) => return BatchOutcome::Rejected(rejection),
+        let came_before = self.rescues.contains(&(of, origin));
+        let creation = self.log.iter().find(|(id, _)| id.index.get() == of.get()).map(|(id, _)| *id);
+        let older = creation.is_some_and(|id| id.index < origin.index && id.term <= origin.term);
+        let Some(found) = self.stream(of).filter(|_| older) else {
+            return vec![BatchOutcome::Rejected(Rejection::UnknownStream(of)); batches.len()];
+        };
+        if in_log || came_before {
+            return vec![BatchOutcome::Duplicate { base: Offset::new(found.tail()) }; batches.len()];
+        }
+        let own_tail = found.config.rescue == Some(RescuePolicy::Append);
+        let target = if own_tail || found.name.as_str().ends_with("~rescued") {
+            of
+        } else {
+            let name = stream_name(&format!("{}~rescued", found.name));
+            let existing = self.alive().find(|other| other.tenant == found.tenant && other.name == name);
+            let existing = existing.map(|other| other.id);
+            let config = StreamConfig {
+                retention: found.config.retention,
+                compression: found.config.compression,
+                ..StreamConfig::default()
             };
+            let tenant = found.tenant.clone();
+            existing.unwrap_or_else(|| self.create(entry, now, tenant, name, config))
+        };
+        self.rescues.push((of, origin));
+        let stream = self.stream_mut(target).unwrap();
+        let take = |batch: &BatchHeader| {
             let base = stream.tail();
-            if in_log || came_before {
-                return BatchOutcome::Duplicate { base: Offset::new(base) };
-            }
             stream.accepted.push(Accepted { base, time: now, header: batch.clone(), origin: Some(origin) });
-            BatchOutcome::Appended { base: Offset::new(base) }
+            let base = Offset::new(base);
+            if target == of {
+                BatchOutcome::Appended { base }
+            } else {
+                BatchOutcome::Rescued { stream: target, base }
+            }
         };
         batches.iter().map(take).collect()
+    }
+
+    fn create(
+        &mut self,
+        entry: EntryId,
+        now: u64,
+        tenant: TenantName,
+        name: StreamName,
+        config: StreamConfig,
+    ) -> StreamId {
+        let id = StreamId::new(entry.index.get());
+        self.streams.push(ModelStream {
+            id,
+            alive: true,
+            tenant,
+            name,
+            config,
+            created: now,
+            trimmed: 0,
+            token: None,
+            cursors: HashMap::new(),
+            accepted: Vec::new(),
+        });
+        id
     }
 
     pub fn control(&mut self, id: EntryId, now: u64, op: &ControlOp) -> Result<ControlResult, Rejection> {
@@ -200,19 +256,7 @@ impl Model {
                 if let Some(stream) = namesake {
                     return Err(Rejection::StreamExists(stream.id));
                 }
-                let created = StreamId::new(id.index.get());
-                self.streams.push(ModelStream {
-                    id: created,
-                    alive: true,
-                    tenant: tenant.clone(),
-                    name: name.clone(),
-                    config: config.clone(),
-                    created: now,
-                    trimmed: 0,
-                    token: None,
-                    cursors: HashMap::new(),
-                    accepted: Vec::new(),
-                });
+                let created = self.create(id, now, tenant.clone(), name.clone(), config.clone());
                 Ok(ControlResult::Created(created))
             }
             ControlOp::ConfigureStream { stream, expected, config } => {

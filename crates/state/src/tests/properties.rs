@@ -26,7 +26,9 @@ pub(super) fn run(model: &mut Model, step: &Step) -> (EntryId, EntryHead, Applie
         what => model.resolve(term, what),
     };
     match &body {
-        EntryBody::Rescue { origin, batches: headers } => batches = model.rescue(next_time, *origin, headers),
+        EntryBody::Rescue { origin, batches: headers } => {
+            batches = model.rescue(id, next_time, *origin, headers);
+        }
         EntryBody::Control(op) => control = Some(model.control(id, next_time, op)),
         _ => {}
     }
@@ -88,8 +90,9 @@ fn assert_lists_like_a_filter(state: &ShardState, model: &Model) {
     for owner in TENANTS.map(tenant) {
         let mut all: Vec<_> = model.alive().filter(|stream| stream.tenant == owner).collect();
         all.sort_by(|one, other| one.name.as_str().cmp(other.name.as_str()));
-        for prefix in ["", "a", "a.", "ab", "b", "c", "~"] {
-            for after in [None, Some("a"), Some("a.b"), Some("aa"), Some("b"), Some("zz"), Some("-")] {
+        for prefix in ["", "a", "a.", "a~", "ab", "b", "c", "~"] {
+            for after in [None, Some("a"), Some("a.b"), Some("a~rescued"), Some("aa"), Some("b"), Some("zz")]
+            {
                 let after = after.map(stream_name);
                 let listed: Vec<_> = state.list(&owner, prefix, after.as_ref()).map(|(id, _)| id).collect();
                 let wanted = all.iter().filter(|stream| {

@@ -16,7 +16,7 @@ fn data_shard() -> ShardState {
     feed.append(produced(other, 2, 7, 1, 0));
     feed.append(produced(other, 3, 7, 1, 2));
     feed.append(produced(other, 1, 8, 0, 0));
-    let origin = RescueOrigin { term: Term::new(2), index: at(3) };
+    let origin = RescueOrigin { term: Term::new(2), index: at(4) };
     feed.apply(EntryBody::Rescue { origin, batches: vec![header(one, 1)] });
     let token = Some(FencingToken::parse("t").unwrap());
     for op in [

@@ -30,6 +30,62 @@ fn names_outside_their_rule_are_refused_with_the_rule() {
 }
 
 #[test]
+fn a_system_name_is_a_users_name_and_a_known_suffix() {
+    for name in ["a~rescued", "a~0", "a~4294967295", "a~17~rescued", "...~3"] {
+        let parsed = StreamName::parse(name).unwrap();
+        assert!(parsed.is_system(), "{name}");
+        assert_eq!(parsed.as_str(), name);
+    }
+    for name in [
+        "~rescued",
+        "~0",
+        "a~",
+        "~",
+        "a~~1",
+        "a~b",
+        "a~Rescued",
+        "a~rescued~rescued",
+        "a~rescued~1",
+        "a~01",
+        "a~+1",
+        "a~4294967296",
+        "a~1~2",
+        "a~1~",
+        "..~rescued",
+        "a/b~rescued",
+        "a~rescued ",
+    ] {
+        assert!(StreamName::parse(name).is_err(), "{name}");
+    }
+    let longest = format!("{}~4294967295~rescued", "x".repeat(249));
+    assert!(StreamName::parse(&longest).is_ok());
+    assert!(StreamName::parse(&format!("x{longest}")).is_err());
+    assert!(!StreamName::parse("rescued").unwrap().is_system());
+    assert!(RestorePointName::parse("a~rescued").is_err());
+}
+
+#[test]
+fn what_is_rescued_of_a_stream_goes_to_one_other_stream_in_its_shard() {
+    let tenant = TenantName::parse("default").unwrap();
+    for name in ["a", "orders", "orders~7"] {
+        let stream = StreamName::parse(name).unwrap();
+        let rescued = stream.rescued().unwrap();
+        assert_eq!(rescued.as_str(), format!("{name}~rescued"));
+        assert_eq!(StreamName::parse(rescued.as_str()).as_ref(), Ok(&rescued));
+        assert_eq!(rescued.rescued(), None, "it is not rescued into yet another one");
+        for shards in [1, 8, 256] {
+            assert_eq!(shard_of(&tenant, &rescued, shards), shard_of(&tenant, &stream, shards));
+        }
+    }
+    let partition = |name| shard_of(&tenant, &StreamName::parse(name).unwrap(), 256).get();
+    assert_eq!(
+        [partition("orders~0"), partition("orders~1")],
+        [225, 187],
+        "partitions have shards of their own"
+    );
+}
+
+#[test]
 fn an_error_shows_the_beginning_of_a_long_name() {
     let message = StreamName::parse(&"ä".repeat(1 << 20)).unwrap_err().to_string();
     assert!(message.len() < 300, "{} bytes", message.len());

@@ -1,6 +1,7 @@
 //! What is wrong in the archive is named, never skipped.
 
 use super::*;
+use duramen_state::BatchOutcome;
 
 async fn replace(store: &Store, key: &ObjectKey, bytes: Bytes) {
     store.delete(key).await.unwrap();

@@ -4,8 +4,8 @@ use duramen_state::{BatchOutcome, ShardState};
 use duramen_types::batch::{Batch, BatchBuilder, Limits, Options};
 use duramen_types::{
     AppendItem, BatchHeader, Compression, ControlOp, CursorName, Entry, EntryBody, EntryHead, EntryId,
-    FencingToken, HybridTime, Index, ManifestNumber, Offset, Producer, ProducerId, RescueOrigin, ShardId,
-    StreamConfig, StreamId, StreamName, TenantName, Term,
+    FencingToken, HybridTime, Index, ManifestNumber, Offset, Producer, ProducerId, RescueOrigin,
+    RescuePolicy, ShardId, StreamConfig, StreamId, StreamName, TenantName, Term,
 };
 use rand::rngs::SmallRng;
 use rand::{Rng, SeedableRng};
@@ -156,8 +156,8 @@ impl RandomLog {
         let stream = self.stream();
         let items: Vec<AppendItem> = (0..self.rng.random_range(1..3)).map(|_| self.item(stream)).collect();
         let origin = RescueOrigin {
-            term: Term::new(self.rng.random_range(0..5)),
-            index: Index::new(self.rng.random_range(0..50)),
+            term: Term::new(self.rng.random_range(self.term.saturating_sub(3)..=self.term)),
+            index: Index::new(self.rng.random_range(self.state.end().get() / 2..=self.state.end().get() + 3)),
         };
         let (batches, data): (Vec<_>, Vec<_>) =
             items.into_iter().map(|item| (item.header, item.batch)).unzip();
@@ -167,10 +167,11 @@ impl RandomLog {
     fn control_create(&mut self) -> Entry {
         let name = format!("stream-{}", self.rng.random_range(0..8));
         let compression = self.rng.random_ratio(1, 3).then_some(Compression::None);
+        let rescue = self.rng.random_ratio(1, 3).then_some(RescuePolicy::Append);
         let op = ControlOp::CreateStream {
             tenant: TenantName::parse("default").unwrap(),
             name: StreamName::parse(&name).unwrap(),
-            config: StreamConfig { compression, ..StreamConfig::default() },
+            config: StreamConfig { compression, rescue, ..StreamConfig::default() },
         };
         Entry::new(self.head(EntryBody::Control(op)))
     }

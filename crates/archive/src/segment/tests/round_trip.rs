@@ -1,6 +1,5 @@
 use std::collections::BTreeMap;
 
-use duramen_state::BatchOutcome;
 use duramen_types::{ChainValue, HybridTime, Offset};
 
 use super::*;
@@ -18,9 +17,9 @@ fn check(log: &[Logged], object: &SegmentObject, chain_before: ChainValue, chain
         let entry = block_on(reader.read_entry(logged.id.index)).unwrap();
         assert_eq!(entry.payload(), logged.entry.payload());
         for ((header, batch), outcome) in logged.entry.batches().zip(&logged.outcomes) {
-            if let BatchOutcome::Appended { base } = outcome {
-                let of_stream = streams.entry(header.stream).or_default();
-                of_stream.push((*base, logged.time, logged.id.index, batch));
+            if let Some((stream, base)) = outcome.place(header.stream) {
+                let of_stream = streams.entry(stream).or_default();
+                of_stream.push((base, logged.time, logged.id.index, batch));
             }
         }
     }

@@ -10,7 +10,7 @@ use duramen_types::{Compression, DecodeError, Hash, HybridTime, Offset, StreamId
 
 use super::super::block::{self, Block, BlockBatch};
 use super::super::directory::{BlockEntry, BlockKind, DirectoryRow, StreamPageEntry, encode_directory};
-use super::super::entries::{self, Fate, Location, TableBatch};
+use super::super::entries::{self, Location, TableBatch};
 use super::super::format::{LEAD, TARGET_BLOCK, TARGET_STREAM_PAGE};
 use super::super::part::Part;
 use super::super::streams::{self, StreamRow};
@@ -79,11 +79,9 @@ pub(super) fn lay_out(
 fn plan_blocks(batches: &[PendingBatch], compression: &(dyn Fn(StreamId) -> Compression + Sync)) -> Plan {
     let key = |number: &usize| {
         let batch = &batches[*number];
-        match batch.fate {
-            Fate::Appended { base } => (BlockKind::Streams, batch.stream, base, *number),
-            Fate::Duplicate { .. } | Fate::Rejected(_) => {
-                (BlockKind::Aside, StreamId::ZERO, Offset::ZERO, *number)
-            }
+        match batch.fate.place(batch.stream) {
+            Some((stream, base)) => (BlockKind::Streams, stream, base, *number),
+            None => (BlockKind::Aside, StreamId::ZERO, Offset::ZERO, *number),
         }
     };
     let mut order: Vec<usize> = (0..batches.len()).collect();
@@ -135,12 +133,9 @@ impl SegmentWriter {
     fn block_batch(&self, number: usize) -> BlockBatch {
         let pending = &self.batches[number];
         let entry = &self.entries[pending.entry];
-        let base = match pending.fate {
-            Fate::Appended { base } | Fate::Duplicate { base } => base,
-            Fate::Rejected(_) => Offset::ZERO,
-        };
+        let (stream, base) = pending.fate.block_place(pending.stream);
         BlockBatch {
-            stream: pending.stream,
+            stream,
             index: entry.id.index,
             time: entry.time,
             base,
@@ -224,7 +219,7 @@ impl SegmentWriter {
         entries: Extent,
         streams: Extent,
     ) -> SegmentObject {
-        let appended = || self.batches.iter().filter(|batch| matches!(batch.fate, Fate::Appended { .. }));
+        let appended = || self.batches.iter().filter(|batch| batch.fate.place(batch.stream).is_some());
         let records = appended().map(|batch| u64::from(batch.records)).sum();
         let timestamps = appended()
             .map(|batch| batch.timestamps)

@@ -6,15 +6,16 @@ use proptest::prelude::*;
 use proptest::sample::select;
 
 use super::*;
-use crate::{Acknowledgement, Compression, RetentionPolicy, TimestampPolicy};
+use crate::{Acknowledgement, Compression, RescuePolicy, RetentionPolicy, TimestampPolicy};
 
 fn tenant() -> impl Strategy<Value = TenantName> {
     "[a-z0-9-]{1,63}".prop_map(|name| TenantName::parse(&name).unwrap())
 }
 
 fn stream_name() -> impl Strategy<Value = StreamName> {
-    "[A-Za-z0-9._-]{1,249}"
-        .prop_filter("reserved", |name| name != "." && name != "..")
+    ("[A-Za-z0-9._-]{1,249}", "(~(0|[1-9][0-9]{0,8}))?(~rescued)?")
+        .prop_filter("reserved", |(name, _)| name != "." && name != "..")
+        .prop_map(|(name, suffix)| name + &suffix)
         .prop_map(|name| StreamName::parse(&name).unwrap())
 }
 
@@ -35,12 +36,14 @@ fn config() -> impl Strategy<Value = StreamConfig> {
         option::of(select(vec![Acknowledgement::Local, Acknowledgement::Quorum, Acknowledgement::Archived]));
     let compression = option::of(select(vec![Compression::Zstd, Compression::None]));
     let timestamps = option::of(select(vec![TimestampPolicy::ClientPreferred, TimestampPolicy::Arrival]));
-    (acknowledgement, any::<[Option<u64>; 2]>(), compression, timestamps).prop_map(
-        |(acknowledgement, [age_seconds, bytes], compression, timestamps)| StreamConfig {
+    let rescue = option::of(select(vec![RescuePolicy::Separate, RescuePolicy::Append]));
+    (acknowledgement, any::<[Option<u64>; 2]>(), compression, timestamps, rescue).prop_map(
+        |(acknowledgement, [age_seconds, bytes], compression, timestamps, rescue)| StreamConfig {
             acknowledgement,
             retention: RetentionPolicy { age_seconds, bytes },
             compression,
             timestamps,
+            rescue,
         },
     )
 }
