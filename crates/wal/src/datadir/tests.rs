@@ -143,3 +143,43 @@ fn a_power_cut_at_any_step_of_a_restore_never_opens_a_half_restored_directory() 
         }
     }
 }
+
+const GOLDEN: duramen_golden::Golden = duramen_golden::golden!();
+
+/// The descriptions have no checksum: they are replaced atomically, and are read by people. Damage is an error or
+/// another text, number or id.
+#[test]
+fn the_descriptions_are_the_golden_ones() {
+    let disk = Arc::new(SimDisk::new(1));
+    let root = Path::new("/data");
+    let dir = DataDir::open_unfinished(disk.clone(), root).unwrap();
+    let bound = NodeDescription {
+        archive: Some(ArchiveId::from_bytes([2; 16])),
+        branch: Some("main".to_owned()),
+        ..description()
+    };
+    dir.note_restore(&restore()).unwrap();
+    dir.bind(&bound).unwrap();
+    dir.activate(HybridTime::from_micros(9)).unwrap();
+    drop(dir);
+    let read = |name: &str| disk.content(&root.join(name)).unwrap();
+    for name in [NODE, RESTORE, ACTIVATED] {
+        let bytes = GOLDEN.assert_golden(name, &read(name));
+        let open = |bytes: &[u8]| {
+            durable::write_file(&*disk, &root.join(name), bytes).unwrap();
+            let dir = DataDir::open(disk.clone(), root)?;
+            Ok::<_, Error>((dir.node()?, dir.restore()?, dir.is_activated()?))
+        };
+        assert_eq!(open(&bytes).unwrap(), (Some(bound.clone()), Some(restore()), true), "{name}");
+        duramen_golden::for_each_damage(&bytes, |damaged, what| {
+            // A file that is cut short is never taken for a whole one.
+            let cut = damaged.len() < bytes.len() && damaged.len() < bytes.trim_ascii_end().len();
+            assert!(!(cut && open(damaged).is_ok()), "{name} {what}");
+            drop(open(damaged));
+        });
+        open(&bytes).unwrap();
+    }
+    // What is in LOCK is for people: a process, its lock, makes the difference.
+    let pid = String::from_utf8(read(LOCK)).unwrap();
+    assert_eq!(pid, format!("{}\n", std::process::id()));
+}
