@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use bytes::Bytes;
 use duramen_types::{BranchName, DecodeError, HybridTime, Index, ShardId};
 use futures::TryStreamExt;
 use serde::{Deserialize, Serialize};
@@ -103,7 +104,7 @@ impl Branch {
     ///
     /// After a retryable error, calling again with the same value settles the outcome.
     pub async fn create(&self, store: &Store) -> Result<()> {
-        match store.create(&ObjectKey::Branch(self.name.clone()), DOCUMENT.encode(self)).await {
+        match store.create(&ObjectKey::Branch(self.name.clone()), self.encode()).await {
             Err(Error::Exists(_)) => {
                 Err(Error::BranchExists { url: Arc::clone(store.url()), branch: self.name.clone() })
             }
@@ -157,6 +158,10 @@ impl Branch {
             })
         });
         names.try_collect().await
+    }
+
+    pub(crate) fn encode(&self) -> Bytes {
+        DOCUMENT.encode(self)
     }
 
     pub(crate) fn decode(bytes: &[u8]) -> Result<Self, FormatError> {

@@ -94,7 +94,8 @@ mod tests {
     use uuid::Uuid;
 
     use super::*;
-    use crate::manifest::tests::{committer, resists_damage, row_after, rows};
+    use crate::golden::resists_damage;
+    use crate::manifest::tests::{committer, row_after, rows};
     use crate::store::tests::memory;
     use crate::{BranchView, ClosedShard, Cut, Depth, HistoryPoint, LogOptions, Store};
 

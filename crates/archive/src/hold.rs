@@ -6,6 +6,7 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
+use bytes::Bytes;
 use duramen_types::{BranchName, DecodeError, HybridTime};
 use futures::TryStreamExt;
 use serde::{Deserialize, Serialize};
@@ -98,7 +99,11 @@ impl Hold {
 
     async fn write(&self, store: &Store) -> Result<(), Error> {
         let key = ObjectKey::Hold { id: self.id, deadline: self.deadline };
-        store.create(&key, DOCUMENT.encode(self)).await
+        store.create(&key, self.encode()).await
+    }
+
+    pub(crate) fn encode(&self) -> Bytes {
+        DOCUMENT.encode(self)
     }
 
     pub(crate) fn decode(bytes: &[u8]) -> Result<Self, FormatError> {

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use bytes::Bytes;
 use duramen_types::{ArchiveId, DecodeError, HybridTime, ShardId};
 use futures::TryStreamExt;
 use serde::{Deserialize, Serialize};
@@ -70,7 +71,7 @@ impl Identity {
         }
         let archive = ArchiveId::from_random(store.random().bytes16());
         let identity = Self { archive, shards, created: store.clock().now() };
-        match store.create(&ObjectKey::Archive, DOCUMENT.encode(&identity)).await {
+        match store.create(&ObjectKey::Archive, identity.encode()).await {
             Ok(()) => Ok(identity),
             Err(Error::Exists(_)) => Self::open(store).await,
             Err(error) => Err(error),
@@ -84,6 +85,10 @@ impl Identity {
             }
             None => Ok(None),
         }
+    }
+
+    pub(crate) fn encode(&self) -> Bytes {
+        DOCUMENT.encode(self)
     }
 
     pub(crate) fn decode(bytes: &[u8]) -> Result<Self, FormatError> {

@@ -55,3 +55,7 @@ pub use segment::{
     SegmentWriter, StreamRow, TableBatch, Trailer, WriteError,
 };
 pub use snapshot::Snapshot;
+
+#[cfg(test)]
+#[expect(clippy::indexing_slicing, clippy::arithmetic_side_effects, reason = "a wrong test may panic")]
+mod golden;

@@ -14,6 +14,8 @@ mod rows;
 mod state;
 
 pub use filter::{StreamFilter, StreamQuery};
+#[cfg(test)]
+pub(crate) use format::PageRef;
 pub(crate) use format::{Checkpoint, Page};
 pub use format::{Committer, MAX_ROWS_PER_MANIFEST, Manifest};
 pub use log::{Edit, LogOptions, ManifestLog};

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use bytes::Bytes;
 use duramen_types::{BranchName, ClusterId, HybridTime};
 use serde::{Deserialize, Serialize};
 
@@ -28,7 +29,7 @@ impl Owner {
             return owner.check(store, branch, cluster);
         }
         let owner = Self { cluster, claimed: store.clock().now() };
-        match store.create(&ObjectKey::Owner(branch.clone()), DOCUMENT.encode(&owner)).await {
+        match store.create(&ObjectKey::Owner(branch.clone()), owner.encode()).await {
             Ok(()) => Ok(owner),
             Err(Error::Exists(at)) => match Self::read(store, branch).await? {
                 Some(owner) => owner.check(store, branch, cluster),
@@ -52,6 +53,10 @@ impl Owner {
             return Ok(self);
         }
         Err(Error::Owned { url: Arc::clone(store.url()), branch: branch.clone(), owner: self.cluster, us })
+    }
+
+    pub(crate) fn encode(&self) -> Bytes {
+        DOCUMENT.encode(self)
     }
 
     pub(crate) fn decode(bytes: &[u8]) -> Result<Self, FormatError> {

@@ -1,5 +1,6 @@
 //! `verdicts/{time}-{id}.json`: what a verification or a drill covered, and what it found.
 
+use bytes::Bytes;
 use duramen_types::{BranchName, ChainValue, HybridTime, Index, ShardId};
 use futures::TryStreamExt;
 use serde::{Deserialize, Serialize};
@@ -69,7 +70,7 @@ impl Verdict {
 
     /// Writes the verdict; on `Ok` it is durable.
     pub async fn write(&self, store: &Store) -> Result<()> {
-        store.create(&ObjectKey::Verdict { time: self.time, id: self.id }, DOCUMENT.encode(self)).await
+        store.create(&ObjectKey::Verdict { time: self.time, id: self.id }, self.encode()).await
     }
 
     /// The verdicts after `after`, oldest first.
@@ -101,6 +102,10 @@ impl Verdict {
             Some(bytes) => Self::decode(&bytes).map(Some).map_err(|error| store.unreadable(key, error)),
             None => Ok(None),
         }
+    }
+
+    pub(crate) fn encode(&self) -> Bytes {
+        DOCUMENT.encode(self)
     }
 
     pub(crate) fn decode(bytes: &[u8]) -> Result<Self, FormatError> {

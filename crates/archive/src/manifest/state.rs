@@ -146,7 +146,7 @@ impl PageRef {
     }
 
     /// The summary of a page that has rows, from its encoding's hash and size.
-    pub(super) fn of(page: &Page, hash: duramen_types::Hash, bytes: u64) -> Option<Self> {
+    pub(crate) fn of(page: &Page, hash: duramen_types::Hash, bytes: u64) -> Option<Self> {
         let (first, last) = (page.rows.first()?, page.rows.last()?);
         let mut id = [0; 16];
         id.copy_from_slice(hash.as_bytes().first_chunk::<16>()?);

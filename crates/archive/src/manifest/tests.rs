@@ -2,8 +2,6 @@
 
 mod damage;
 
-pub(crate) use damage::resists_damage;
-
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 

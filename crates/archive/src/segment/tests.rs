@@ -9,6 +9,7 @@ use proptest::prelude::*;
 use super::*;
 
 mod damage;
+mod golden;
 pub(crate) mod log;
 mod round_trip;
 

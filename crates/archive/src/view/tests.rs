@@ -4,7 +4,7 @@ use duramen_types::{ClusterId, NodeId, StreamId, Term};
 
 use super::*;
 use crate::closed::{Closed, ClosedShard, ClosedTimes};
-use crate::manifest::tests::{committer, extend, resists_damage, row_after, rows};
+use crate::manifest::tests::{committer, extend, row_after, rows};
 use crate::store::tests::memory;
 use crate::{Ancestor, Cut, Error, Owner};
 use duramen_types::HybridTime;
@@ -214,11 +214,4 @@ async fn closed_times_are_found_however_far_back_they_are() {
     assert_eq!(times.shards.values().map(|t| t.as_micros()).collect::<Vec<_>>(), [70, year, 71]);
     assert_eq!(Closed::last_of(&main, NodeId::new(1)).await.unwrap(), Some(at(71)));
     assert_eq!(Closed::last_of(&main, NodeId::new(2)).await.unwrap(), None);
-}
-
-#[test]
-fn closed_objects_resist_damage() {
-    let item = ClosedShard { shard: ONE, end: Index::new(7), closed: at(9) };
-    let bytes = Closed::new(NodeId::new(3), vec![item], Some(at(4))).encode();
-    resists_damage(&bytes, Closed::decode);
 }

@@ -6,28 +6,8 @@ use duramen_types::DecodeError;
 use super::*;
 use crate::FormatError;
 use crate::frame::Frame;
-use crate::manifest::format::{Checkpoint, Manifest, Page};
+use crate::manifest::format::Manifest;
 use crate::manifest::row::WireRow;
-
-/// Every truncation and every single-bit flip of `bytes` is an error or the same value.
-pub(crate) fn resists_damage<T: PartialEq + std::fmt::Debug, E>(
-    bytes: &Bytes,
-    decode: impl Fn(&Bytes) -> Result<T, E>,
-) {
-    let value = decode(bytes).unwrap_or_else(|_| panic!("the undamaged bytes cannot be read"));
-    for len in 0..bytes.len() {
-        if let Ok(found) = decode(&bytes.slice(..len)) {
-            assert_eq!(found, value, "truncated to {len}");
-        }
-    }
-    for bit in 0..bytes.len() * 8 {
-        let mut damaged = bytes.to_vec();
-        damaged[bit / 8] ^= 1 << (bit % 8);
-        if let Ok(found) = decode(&damaged.into()) {
-            assert_eq!(found, value, "bit {bit} flipped");
-        }
-    }
-}
 
 fn manifest() -> Manifest {
     let start = HistoryPoint::genesis(SHARD);
@@ -46,29 +26,6 @@ fn manifest() -> Manifest {
         snapshots: vec![snapshot],
         checkpoint: Some(ManifestNumber::new(5)),
     }
-}
-
-#[test]
-fn manifests_round_trip_and_resist_damage() {
-    let manifest = manifest();
-    let bytes = manifest.encode();
-    assert_eq!(Manifest::decode(&bytes).unwrap(), manifest);
-    resists_damage(&bytes, Manifest::decode);
-}
-
-#[test]
-fn pages_and_checkpoints_round_trip_and_resist_damage() {
-    let Manifest { rows, snapshots, .. } = manifest();
-    let page = Page { rows: rows.clone(), snapshots: snapshots.clone() };
-    let bytes = page.encode();
-    assert_eq!(Page::decode(&bytes).unwrap(), page);
-    resists_damage(&bytes, Page::decode);
-    let hash = Hash::from_bytes(*blake3::hash(&bytes).as_bytes());
-    let found = Arc::new(crate::manifest::format::PageRef::of(&page, hash, 1).unwrap());
-    let checkpoint = Checkpoint { number: ManifestNumber::new(5), pages: vec![found], tail: rows, snapshots };
-    let bytes = checkpoint.encode();
-    assert_eq!(Checkpoint::decode(&bytes).unwrap(), checkpoint);
-    resists_damage(&bytes, Checkpoint::decode);
 }
 
 const MANIFEST: Frame = Frame { what: "manifest", magic: b"DURMANIF", version: 1 };
