@@ -19,3 +19,22 @@ pub mod telemetry;
 mod time;
 
 pub use node::{Failure, NO_TIMESTAMP, Node, PendingAppend, ReadSession, StartError};
+
+#[cfg(test)]
+mod golden {
+    //! The golden files of what only a node reads (`tests/golden`); their tests are beside the formats.
+
+    use duramen_golden::{Counting, Golden, golden};
+
+    #[global_allocator]
+    static ALLOCATOR: Counting = Counting;
+
+    pub const GOLDEN: Golden = golden!();
+
+    /// Makes a CRC-32 at the end true again.
+    pub fn mend(bytes: &mut Vec<u8>) {
+        bytes.truncate(bytes.len().saturating_sub(4));
+        let crc = crc32fast::hash(bytes);
+        bytes.extend_from_slice(&crc.to_le_bytes());
+    }
+}

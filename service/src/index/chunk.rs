@@ -164,7 +164,10 @@ fn decode_row(reader: &mut Reader<'_>) -> Result<Row, DecodeError> {
 
 #[cfg(test)]
 mod tests {
+    use duramen_golden::{assert_resists_damage, assert_total_behind_checksums};
+
     use super::*;
+    use crate::golden::{GOLDEN, mend};
 
     fn chunk() -> Chunk {
         let mut chunk = Chunk::new(ShardId::new(3), Index::new(10));
@@ -185,21 +188,10 @@ mod tests {
     }
 
     #[test]
-    fn a_chunk_survives_its_file() {
-        assert_eq!(Chunk::decode(&chunk().encode()).unwrap(), chunk());
-    }
-
-    #[test]
-    fn a_damaged_file_is_never_believed() {
-        let bytes = chunk().encode();
-        for len in 0..bytes.len() {
-            assert!(Chunk::decode(&bytes[..len]).is_err(), "truncated to {len}");
-        }
-        for at in 0..bytes.len() * 8 {
-            let mut bytes = bytes.clone();
-            bytes[at / 8] ^= 1 << (at % 8);
-            assert!(Chunk::decode(&bytes).is_err(), "bit {at}");
-        }
+    fn an_index_file_is_the_golden_one() {
+        let bytes = GOLDEN.assert_golden("0003.index", &chunk().encode());
+        assert_eq!(assert_resists_damage(&bytes, Chunk::decode), chunk());
+        assert_total_behind_checksums(&bytes, mend, Chunk::decode);
     }
 
     #[test]

@@ -198,3 +198,26 @@ impl Checkpoints {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use duramen_golden::{assert_resists_damage, assert_total_behind_checksums};
+    use duramen_types::{EntryId, Term};
+
+    use super::super::raft::sole_voter;
+    use super::*;
+    use crate::golden::{GOLDEN, mend};
+
+    #[test]
+    fn a_checkpoint_is_the_golden_one() {
+        let state = concat!(env!("CARGO_MANIFEST_DIR"), "/../crates/state/tests/golden/state-data.bin");
+        let state = ShardState::decode(&std::fs::read(state).unwrap()).unwrap();
+        let id = EntryId { index: Index::new(0), term: Term::new(1) };
+        let checkpoint = Checkpoint { state, membership: sole_voter(1, Some(id)) };
+        let bytes = GOLDEN.assert_golden("0001.checkpoint", &checkpoint.encode());
+        let decode = |bytes: &[u8]| Checkpoint::decode(bytes).map(|found| (found.state, found.membership));
+        let found = assert_resists_damage(&bytes, decode);
+        assert_eq!(found, (checkpoint.state, checkpoint.membership));
+        assert_total_behind_checksums(&bytes, mend, decode);
+    }
+}
