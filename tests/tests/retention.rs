@@ -91,3 +91,43 @@ async fn streams_are_trimmed_by_size_and_by_age_and_others_are_left_alone() -> R
     node.shutdown(Duration::from_secs(20)).await?;
     Ok(())
 }
+
+/// Local segments go while appends go on: what a purge takes must never be more than what the archive has.
+#[tokio::test(flavor = "multi_thread")]
+async fn local_segments_that_go_while_appends_go_on_take_nothing_along_that_is_not_archived() -> Result<()> {
+    let directory = tempfile::tempdir()?;
+    let mut config = Config::default();
+    config.node.data = directory.path().join("node");
+    config.archive.url = Some(format!("file://{}", directory.path().join("archive").display()));
+    config.archive.segment_age = Duration::from_secs(1);
+    config.cluster.shards = 1;
+    config.wal.segment_size = bytesize::ByteSize::mib(1);
+    config.log.record_limit = bytesize::ByteSize::kib(64);
+    config.log.batch_limit = bytesize::ByteSize::kib(128);
+    config.local_retention.bytes = bytesize::ByteSize::b(0);
+    let node = Node::start(&config).await?;
+    let purges = async {
+        let (mut purges, mut first) = (0, 0);
+        while purges < 3 {
+            append(&node, "busy", 50).await?;
+            for shard in node.status().await.shards {
+                let (local, archived) = (shard.local_first, shard.archived);
+                ensure!(
+                    local <= archived,
+                    "shard {}: local from {local}, archived to {archived}",
+                    shard.shard
+                );
+                if shard.shard == 1 && local > first {
+                    (purges, first) = (purges + 1, local);
+                }
+            }
+        }
+        Ok(())
+    };
+    tokio::time::timeout(Duration::from_secs(120), purges)
+        .await
+        .context("nothing went for two minutes")??;
+    node.archive_flush().await?;
+    node.shutdown(Duration::from_secs(20)).await?;
+    Ok(())
+}

@@ -228,7 +228,9 @@ fn config() -> io::Result<Config> {
         election_timeout_min: 300,
         election_timeout_max: 500,
         snapshot_policy: SnapshotPolicy::Never,
-        max_in_snapshot_log_to_keep: 0,
+        // Logs are purged by `Shard::purge` only. By itself the library would purge everything that a snapshot covers, and a
+        // snapshot here is a reference to what is applied: further than what is archived.
+        max_in_snapshot_log_to_keep: u64::MAX,
         enable_pre_vote: Some(true),
         // A leader that resumed its old term after a crash could give an id that a follower holds to another entry.
         enable_leader_restore: Some(false),
