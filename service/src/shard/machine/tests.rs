@@ -1,3 +1,5 @@
+mod rescued;
+
 use std::path::Path;
 use std::time::Duration;
 
