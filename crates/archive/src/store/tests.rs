@@ -77,7 +77,7 @@ async fn every_attempt_is_counted_and_a_listing_once() {
     assert!(matches!(store.get(&check_key(9), 10).await, Err(Error::Missing(_))));
     store.get(&check_key(0), 10).await.unwrap();
     assert_eq!(count(Operation::Read), Some((2, 0)), "absence is an answer");
-    let listed: Vec<_> = store.wrapped(|objects| objects).list("check", None).try_collect().await.unwrap();
+    let listed: Vec<_> = store.wrapped(|objects| objects).list("checks/", None).try_collect().await.unwrap();
     assert_eq!((listed.len(), count(Operation::List)), (2, Some((1, 0))), "a rebuilt store counts on");
 }
 
