@@ -166,6 +166,14 @@ impl Shard {
             .await
             .map_err(io_error)?;
         self.raft.trigger().purge_log(through.index.get()).await.map_err(io_error)?;
+        self.raft
+            .wait(Some(std::time::Duration::from_secs(10)))
+            .metrics(
+                |metrics| metrics.purged.as_ref().is_some_and(|id| id.index() >= through.index.get()),
+                "the log is purged",
+            )
+            .await
+            .map_err(io_error)?;
         self.view.index.purge(through.index.next()).map_err(io_error)
     }
 
