@@ -54,7 +54,7 @@ fn mend_frame(bytes: &mut Vec<u8>) {
 }
 
 /// Makes the checksum in a JSON object's envelope true again, where there still is one.
-fn mend_document(bytes: &mut Vec<u8>) {
+fn mend_document(bytes: &mut [u8]) {
     let find = |what: &[u8]| bytes.windows(what.len()).position(|found| found == what);
     let (Some(crc), Some(body)) = (find(b"\"crc32\":\""), find(b"\"body\":")) else { return };
     let body = body + b"\"body\":".len()..bytes.len().saturating_sub(2);
@@ -77,9 +77,15 @@ fn hash(byte: u8) -> Hash {
 #[test]
 fn archive_and_owner_are_the_golden_ones() {
     let identity = Identity { archive: ArchiveId::from_bytes([7; 16]), shards: 8, created: CREATED };
-    frozen("archive.json", &identity, &identity.encode(), mend_document, |bytes| Identity::decode(bytes));
+    frozen(
+        "archive.json",
+        &identity,
+        &identity.encode(),
+        |bytes| mend_document(bytes),
+        |bytes| Identity::decode(bytes),
+    );
     let owner = Owner { cluster: ClusterId::from_bytes([1; 16]), claimed: CREATED };
-    frozen("owner.json", &owner, &owner.encode(), mend_document, |bytes| Owner::decode(bytes));
+    frozen("owner.json", &owner, &owner.encode(), |bytes| mend_document(bytes), |bytes| Owner::decode(bytes));
 }
 
 #[test]
@@ -92,7 +98,13 @@ fn branches_are_the_golden_ones() {
         created: CREATED,
         nonce: Uuid::from_u128(9),
     };
-    frozen("branch-root.json", &root, &root.encode(), mend_document, |bytes| Branch::decode(bytes));
+    frozen(
+        "branch-root.json",
+        &root,
+        &root.encode(),
+        |bytes| mend_document(bytes),
+        |bytes| Branch::decode(bytes),
+    );
     let point = |end, chain| HistoryPoint { end: Index::new(end), chain, term: Term::new(3), time: CREATED };
     let child = Branch {
         name: name("before"),
@@ -114,7 +126,13 @@ fn branches_are_the_golden_ones() {
         }),
         ..root
     };
-    frozen("branch-child.json", &child, &child.encode(), mend_document, |bytes| Branch::decode(bytes));
+    frozen(
+        "branch-child.json",
+        &child,
+        &child.encode(),
+        |bytes| mend_document(bytes),
+        |bytes| Branch::decode(bytes),
+    );
 }
 
 #[test]
@@ -126,7 +144,7 @@ fn a_hold_is_the_golden_one() {
         written: CREATED,
         deadline: CREATED.next(),
     };
-    frozen("hold.json", &hold, &hold.encode(), mend_document, |bytes| Hold::decode(bytes));
+    frozen("hold.json", &hold, &hold.encode(), |bytes| mend_document(bytes), |bytes| Hold::decode(bytes));
 }
 
 #[test]
@@ -145,7 +163,13 @@ fn a_verdict_is_the_golden_one() {
         took_ms: 78,
         findings: vec![finding],
     };
-    frozen("verdict.json", &verdict, &verdict.encode(), mend_document, |bytes| Verdict::decode(bytes));
+    frozen(
+        "verdict.json",
+        &verdict,
+        &verdict.encode(),
+        |bytes| mend_document(bytes),
+        |bytes| Verdict::decode(bytes),
+    );
 }
 
 #[test]

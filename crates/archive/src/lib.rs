@@ -57,5 +57,4 @@ pub use segment::{
 pub use snapshot::Snapshot;
 
 #[cfg(test)]
-#[expect(clippy::indexing_slicing, clippy::arithmetic_side_effects, reason = "a wrong test may panic")]
 mod golden;

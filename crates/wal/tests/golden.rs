@@ -1,5 +1,7 @@
 //! The golden files of WAL segments (`tests/golden`).
 
+#![expect(clippy::unwrap_used, clippy::panic, reason = "what fails here fails the test")]
+
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
