@@ -29,6 +29,13 @@ pub(crate) struct Document {
     pub version: u32,
 }
 
+/// What every version of an envelope has.
+#[derive(Deserialize)]
+struct Kind {
+    format: String,
+    version: u32,
+}
+
 #[derive(Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Envelope {
@@ -52,13 +59,15 @@ impl Document {
     pub(crate) fn decode<T: DeserializeOwned>(self, bytes: &[u8]) -> Result<T, DecodeError> {
         let what = self.format;
         let invalid = |error: serde_json::Error| DecodeError::invalid(what, error.to_string());
+        // The version first: a newer envelope may have members that this one doesn't know.
+        let kind: Kind = serde_json::from_slice(bytes).map_err(invalid)?;
+        if kind.format != self.format {
+            return Err(DecodeError::invalid(what, format!("its format is {:?}", kind.format)));
+        }
+        if kind.version != self.version {
+            return Err(DecodeError::Version { what, found: kind.version, supported: self.version });
+        }
         let envelope: Envelope = serde_json::from_slice(bytes).map_err(invalid)?;
-        if envelope.format != self.format {
-            return Err(DecodeError::invalid(what, format!("its format is {:?}", envelope.format)));
-        }
-        if envelope.version != self.version {
-            return Err(DecodeError::Version { what, found: envelope.version, supported: self.version });
-        }
         let computed = crc32fast::hash(envelope.body.get().as_bytes());
         let stored = u32::from_str_radix(&envelope.crc32, 16)
             .map_err(|_| DecodeError::invalid(what, "its crc32 is not hexadecimal"))?;

@@ -88,6 +88,9 @@ pub enum Error {
     /// The bytes under a key are not what the key says: damage, or another program's object.
     #[error("object {key:?} of {url} is damaged: {source}")]
     Damaged { key: Box<str>, url: Arc<str>, source: DecodeError },
+    /// The object is of a format version that this release does not know.
+    #[error("object {key:?} of {url} was written by a newer release: {reason}")]
+    Newer { key: Box<str>, url: Arc<str>, reason: DecodeError },
     /// The object uses a feature that this release has no code for.
     #[error("object {key:?} of {url} uses {feature}, which this release cannot read: use a newer release")]
     NotSupported { key: Box<str>, url: Arc<str>, feature: &'static str },

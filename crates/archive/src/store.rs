@@ -229,6 +229,9 @@ impl Store {
     pub fn unreadable(&self, key: &ObjectKey, error: impl Into<FormatError>) -> Error {
         let (key, url) = (key.to_string().into(), Arc::clone(&self.inner.url));
         match error.into() {
+            FormatError::Damaged(reason @ duramen_types::DecodeError::Version { .. }) => {
+                Error::Newer { key, url, reason }
+            }
             FormatError::Damaged(source) => Error::Damaged { key, url, source },
             FormatError::NotSupported(feature) => Error::NotSupported { key, url, feature },
         }

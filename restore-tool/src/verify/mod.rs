@@ -105,7 +105,10 @@ impl Context {
             Ok(value) => Ok(Some(value)),
             Err(error)
                 if is_archive_damage(&error)
-                    || matches!(error, duramen_archive::Error::NotSupported { .. }) =>
+                    || matches!(
+                        error,
+                        duramen_archive::Error::NotSupported { .. } | duramen_archive::Error::Newer { .. }
+                    ) =>
             {
                 self.find(named(&error).unwrap_or_else(|| key.to_string()), plain(&error));
                 Ok(None)
@@ -143,7 +146,7 @@ fn named(error: &duramen_archive::Error) -> Option<String> {
         E::Missing(at) | E::AlteredInStore(at) | E::WrongSize { at, .. } | E::TooLarge { at, .. } => {
             Some(at.key.to_string())
         }
-        E::Damaged { key, .. } | E::NotSupported { key, .. } => Some(key.to_string()),
+        E::Damaged { key, .. } | E::NotSupported { key, .. } | E::Newer { key, .. } => Some(key.to_string()),
         _ => None,
     }
 }

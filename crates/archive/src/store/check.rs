@@ -23,7 +23,12 @@ pub struct Probe {
     /// What was tried, as a short sentence.
     pub name: &'static str,
     pub outcome: ProbeOutcome,
+    #[serde(rename = "duration_seconds", serialize_with = "seconds")]
     pub duration: Duration,
+}
+
+fn seconds<S: serde::Serializer>(duration: &Duration, serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.serialize_f64(duration.as_secs_f64())
 }
 
 /// How a probe ended.
