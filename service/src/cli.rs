@@ -6,7 +6,7 @@ use std::process::ExitCode;
 use std::sync::Arc;
 
 use anyhow::Context as _;
-use clap::{Args, Parser, Subcommand};
+use clap::{Args, CommandFactory as _, Parser, Subcommand};
 use tokio::signal::unix::{SignalKind, signal};
 
 use crate::Node;
@@ -17,7 +17,13 @@ use crate::server::Listeners;
 use crate::telemetry;
 
 /// The version with the commit that it was built from.
-const LONG_VERSION: &str = concat!(env!("CARGO_PKG_VERSION"), " (", env!("DURAMEN_COMMIT"), ")");
+const LONG_VERSION: &str = env!("DURAMEN_VERSION");
+const EXIT_CODES: &str = "\
+Exit codes:
+  0  done; a node that was told to stop has stopped
+  1  failed
+  2  wrong configuration or command line; nothing was started
+  3  doctor: the data directory is damaged";
 /// The configuration file that is read where none is named.
 const USUAL_FILE: &str = "duramen.toml";
 /// A wrong configuration or command line.
@@ -27,7 +33,13 @@ const EXIT_DAMAGED: u8 = 3;
 
 /// A durable log whose older part hardens into object storage.
 #[derive(Debug, Parser)]
-#[command(name = "duramen", version = LONG_VERSION, args_conflicts_with_subcommands = true)]
+#[command(
+    name = "duramen",
+    version = LONG_VERSION,
+    args_conflicts_with_subcommands = true,
+    after_help = EXIT_CODES,
+    after_long_help = EXIT_CODES
+)]
 struct Cli {
     #[command(flatten)]
     serve: ServeArgs,
@@ -43,6 +55,11 @@ enum Command {
     Demo(DemoArgs),
     /// Examines the data directory of a stopped node; exit code 3 if it is damaged
     Doctor(DoctorArgs),
+    /// Prints a completion script for a shell
+    Completions {
+        #[arg(value_enum)]
+        shell: clap_complete::Shell,
+    },
     /// Prints docs/CONFIGURATION.md
     #[command(hide = true)]
     ConfigReference,
@@ -97,21 +114,30 @@ pub fn run() -> ExitCode {
         Some(Command::Serve(args)) => serve(&args),
         Some(Command::Demo(args)) => finish(crate::demo::run(&args)),
         Some(Command::Doctor(args)) => match crate::doctor::run(&args) {
-            Ok(true) => ExitCode::SUCCESS,
-            Ok(false) => ExitCode::from(EXIT_DAMAGED),
+            Ok((text, sound)) => match print(text.as_bytes()) {
+                printed if sound || printed != ExitCode::SUCCESS => printed,
+                _ => ExitCode::from(EXIT_DAMAGED),
+            },
             Err(error) => finish(Err(error)),
         },
-        Some(Command::ConfigReference) => print(&config::reference()),
-        Some(Command::MetricsReference) => print(&telemetry::metrics_reference()),
-        Some(Command::Openapi) => print(&crate::http::openapi()),
+        Some(Command::Completions { shell }) => {
+            let mut script = Vec::new();
+            clap_complete::generate(shell, &mut Cli::command(), "duramen", &mut script);
+            print(&script)
+        }
+        Some(Command::ConfigReference) => print(config::reference().as_bytes()),
+        Some(Command::MetricsReference) => print(telemetry::metrics_reference().as_bytes()),
+        Some(Command::Openapi) => print(crate::http::openapi().as_bytes()),
     }
 }
 
 /// Prints to standard output; a reader that has closed it has read enough.
-fn print(text: &str) -> ExitCode {
+fn print(text: &[u8]) -> ExitCode {
     use std::io::Write as _;
-    match std::io::stdout().write_all(text.as_bytes()) {
-        Err(error) if error.kind() != std::io::ErrorKind::BrokenPipe => ExitCode::FAILURE,
+    match std::io::stdout().write_all(text) {
+        Err(error) if error.kind() != std::io::ErrorKind::BrokenPipe => {
+            finish(Err(anyhow::Error::new(error).context("the output can't be written")))
+        }
         _ => ExitCode::SUCCESS,
     }
 }
@@ -121,12 +147,16 @@ fn serve(args: &ServeArgs) -> ExitCode {
     let loaded = match loaded {
         Ok(loaded) => loaded,
         Err(problems) => {
-            eprintln!("{problems}");
+            let mistakes = match problems.0.len() {
+                1 => "1 mistake".to_owned(),
+                count => format!("{count} mistakes"),
+            };
+            eprintln!("{problems}\n{mistakes}: nothing was started. docs/CONFIGURATION.md has every setting");
             return ExitCode::from(EXIT_USAGE);
         }
     };
     if args.validate {
-        return print(&loaded.show());
+        return print(loaded.show().as_bytes());
     }
     finish(start(loaded))
 }
@@ -135,10 +165,23 @@ fn finish(result: anyhow::Result<()>) -> ExitCode {
     match result {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            eprintln!("duramen: {error:#}");
+            eprintln!("duramen: {}", said_once(&error));
             ExitCode::FAILURE
         }
     }
+}
+
+/// An error and its causes in one line; a cause that was said already is not said again.
+fn said_once(error: &anyhow::Error) -> String {
+    let mut text = String::new();
+    for cause in error.chain().map(ToString::to_string).filter(|cause| !cause.is_empty()) {
+        if !text.contains(&cause) {
+            let gap = if text.is_empty() { "" } else { ": " };
+            text.push_str(gap);
+            text.push_str(&cause);
+        }
+    }
+    text
 }
 
 /// What the file, the environment and the flags say, weakest first.
@@ -259,7 +302,7 @@ mod tests {
 
     #[test]
     fn the_command_line_is_well_formed() {
-        <Cli as clap::CommandFactory>::command().debug_assert();
+        Cli::command().debug_assert();
     }
 
     #[test]

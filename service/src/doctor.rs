@@ -2,16 +2,20 @@
 //! what to do. Changes nothing.
 
 use std::fmt::Write as _;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use clap::Args;
 use duramen_types::{Index, ShardId};
-use duramen_wal::RealDisk;
 use duramen_wal::datadir::DataDir;
+use duramen_wal::{Disk, RealDisk, durable};
 use serde::Serialize;
 
+use crate::index::Chunk;
 use crate::shard::Checkpoint;
+
+/// More than any index file has.
+const LARGEST_INDEX_FILE: u64 = 64 << 20;
 
 /// What the doctor is asked.
 #[derive(Debug, Clone, Args)]
@@ -63,9 +67,15 @@ struct Damage {
     problem: String,
 }
 
-/// Examines the directory and prints what it found; true if a node can start on it.
-pub fn run(args: &DoctorArgs) -> anyhow::Result<bool> {
-    anyhow::ensure!(args.data.is_dir(), "{} is not a directory", args.data.display());
+/// Examines the directory; gives what is to be printed, and whether a node can start on it.
+pub fn run(args: &DoctorArgs) -> anyhow::Result<(String, bool)> {
+    // Opening makes what is missing; here only a directory that is one already is opened.
+    anyhow::ensure!(
+        ["node.json", "restore.json", "wal"].iter().any(|name| args.data.join(name).exists()),
+        "{} is no node's data directory, it has neither node.json nor restore.json nor wal: name the one that the node \
+         was started with",
+        args.data.display()
+    );
     let disk = Arc::new(RealDisk);
     let directory = DataDir::open_unfinished(disk.clone(), &args.data)?;
     let node = directory.node()?;
@@ -107,12 +117,20 @@ pub fn run(args: &DoctorArgs) -> anyhow::Result<bool> {
             restore.branch, restore.progress
         ));
     }
+    let index = damaged_index_files(&*disk, &directory.index())?;
     if !damage.is_empty() {
         advice.push(format!(
             "run `duramen-restore repair --data {} --archive URL`: it rebuilds the log from the archive and from every \
              valid frame here, and says what, if anything, is gone",
             args.data.display()
         ));
+    }
+    for (file, problem) in index {
+        advice.push(format!(
+            "delete {}: the next start makes anew what it covered, or it is read from the archive",
+            file.display()
+        ));
+        damage.push(Damage { file: file.display().to_string(), offset: 0, problem });
     }
     let sound = advice.is_empty();
     if sound {
@@ -142,8 +160,24 @@ pub fn run(args: &DoctorArgs) -> anyhow::Result<bool> {
     };
     let text =
         if args.json { serde_json::to_string_pretty(&diagnosis)? + "\n" } else { describe(&diagnosis)? };
-    print!("{text}");
-    Ok(sound)
+    Ok((text, sound))
+}
+
+/// Index files that can't be read, and why. A node starts with them, and fails to read what they cover.
+fn damaged_index_files(disk: &dyn Disk, directory: &Path) -> anyhow::Result<Vec<(PathBuf, String)>> {
+    let mut damaged = Vec::new();
+    if !directory.is_dir() {
+        return Ok(damaged);
+    }
+    for name in disk.list(directory)?.into_iter().filter(|name| name.ends_with(".index")) {
+        let file = directory.join(name);
+        let read = durable::read_file(disk, &file, LARGEST_INDEX_FILE).map_err(|error| error.to_string());
+        let decoded = read.and_then(|bytes| Chunk::decode(&bytes).map_err(|error| error.to_string()));
+        if let Err(problem) = decoded {
+            damaged.push((file, problem));
+        }
+    }
+    Ok(damaged)
 }
 
 fn describe(found: &Diagnosis) -> Result<String, std::fmt::Error> {

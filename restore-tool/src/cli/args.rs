@@ -9,14 +9,25 @@ use duramen_types::{BranchName, NodeId, RestorePointName, StreamName, TenantName
 use uuid::Uuid;
 
 const EXIT_CODES: &str = "\
-Exit codes: 0 done; 1 failed; 2 wrong usage; 3 damage found; 4 the target is not covered by the archive; \
-5 a branch, stream, restore point, hold or archive does not exist; 6 try again later (store not reachable).
+Exit codes:
+  0  done
+  1  failed
+  2  wrong usage; nothing was done
+  3  damage: something is altered or missing; repair: entries are gone
+  4  the archive does not cover the target, or does not prove it
+  5  a branch, stream, restore point, hold or archive that was named does not exist
+  6  try again later: the store can't be reached, or throttles
 
 Times are RFC 3339 with a zone (2026-11-21T14:29:59Z) or relative to now (-15m, -1h30m).";
 
 /// Brings a log back from its archive, or branches it, as it was at any instant.
 #[derive(Debug, Parser)]
-#[command(name = "duramen-restore", version, after_help = EXIT_CODES)]
+#[command(
+    name = "duramen-restore",
+    version = env!("DURAMEN_VERSION"),
+    after_help = EXIT_CODES,
+    after_long_help = EXIT_CODES
+)]
 pub(crate) struct Cli {
     #[command(flatten)]
     pub common: Common,
@@ -180,6 +191,11 @@ pub(crate) enum Command {
         /// Say what would be done and change nothing
         #[arg(long)]
         dry_run: bool,
+    },
+    /// Prints a completion script for a shell
+    Completions {
+        #[arg(value_enum)]
+        shell: clap_complete::Shell,
     },
 }
 

@@ -5,10 +5,11 @@ use std::io::{BufWriter, Write};
 use std::path::Path;
 use std::sync::Arc;
 
+use clap::CommandFactory as _;
 use duramen_archive::{BranchView, Depth, Random, Store};
 use duramen_client::when;
 use duramen_restore::{
-    BranchOptions, Error, ExportFormat, HydrateOptions, Position, RepairOptions, Streams, Target,
+    BranchOptions, Error, ExportFormat, HydrateOptions, Plan, Position, RepairOptions, Streams, Target,
     VerifyOptions,
 };
 use duramen_types::{Clock, HybridTime, SystemClock};
@@ -16,29 +17,35 @@ use duramen_types::{Clock, HybridTime, SystemClock};
 use super::args::{Cli, Command, Common, FormatArg, HoldCommand, TargetArgs};
 use super::print;
 use super::progress::Progress;
-use super::{Failure, Outcome};
+use super::{EXIT_FAILED, Failure, Outcome};
 
 type Result<T = Outcome> = std::result::Result<T, Failure>;
 
 pub(crate) async fn run(cli: Cli) -> Result {
     let Cli { common, command } = cli;
+    if let Command::Completions { shell } = command {
+        let mut script = Vec::new();
+        clap_complete::generate(shell, &mut Cli::command(), "duramen-restore", &mut script);
+        print::out(&String::from_utf8_lossy(&script))?;
+        return Ok(Outcome::Done);
+    }
     let clock: Arc<dyn Clock> = Arc::new(SystemClock::new());
     let Some(url) = &common.archive else {
-        return Err(Failure::Usage("which archive? give --archive URL, or set DURAMEN_ARCHIVE".to_owned()));
+        return Err(Failure::usage("which archive? give --archive URL, or set DURAMEN_ARCHIVE"));
     };
     let store = Store::open(url, &common.store_options(), Arc::clone(&clock), Random::from_system()).await?;
     let now = clock.now();
     match command {
         Command::List => {
             let listing = duramen_restore::list(&store).await?;
-            print::show(&common, &listing, || print::listing(&listing));
+            print::show(&common, &listing, || print::listing(&listing))?;
             Ok(Outcome::Done)
         }
         Command::Plan { target } => {
             let target = wanted(&target, now)?;
             let view = BranchView::open(&store, &common.branch).await?;
             let plan = duramen_restore::plan(&view, &target).await?;
-            print::show(&common, &plan, || print::plan(&plan));
+            print::show(&common, &plan, || print::plan(&plan))?;
             Ok(Outcome::Done)
         }
         Command::Branch { name, target, dry_run } => {
@@ -46,7 +53,9 @@ pub(crate) async fn run(cli: Cli) -> Result {
             let options = BranchOptions { dry_run, ..BranchOptions::default() };
             let report =
                 duramen_restore::branch(&store, &common.branch, name.as_ref(), &target, &options).await?;
-            print::show(&common, &report, || print::branch(&report, dry_run));
+            print::show(&common, &report, || {
+                print::branch(&report, &archive(&common, &report.plan), dry_run)
+            })?;
             Ok(Outcome::Done)
         }
         Command::Hydrate { to, target, node_id, new_branch, dry_run } => {
@@ -63,7 +72,9 @@ pub(crate) async fn run(cli: Cli) -> Result {
                 None => duramen_restore::resume(&store, &to, &options).await?,
             };
             drop(progress);
-            print::show(&common, &report, || print::hydrated(&report, &to, dry_run));
+            print::show(&common, &report, || {
+                print::hydrated(&report, &archive(&common, &report.plan), &to, dry_run)
+            })?;
             Ok(Outcome::Done)
         }
         Command::Verify { quick: _, full, since, dry_run } => {
@@ -75,7 +86,7 @@ pub(crate) async fn run(cli: Cli) -> Result {
             options.observer = progress.observer.clone();
             let report = duramen_restore::verify(&store, &common.branch, &options).await?;
             drop(progress);
-            print::show(&common, &report, || print::verified(&report));
+            print::show(&common, &report, || print::verified(&report))?;
             Ok(if report.is_clean() { Outcome::Done } else { Outcome::Damage })
         }
         Command::Export { stream, all: _, tenant, format, output, target } => {
@@ -85,34 +96,51 @@ pub(crate) async fn run(cli: Cli) -> Result {
         }
         Command::Show { key } => {
             let value = duramen_restore::show(&store, &key).await?;
-            print::json(&value);
+            print::json(&value)?;
             Ok(Outcome::Done)
         }
         Command::Check => {
             let checked = duramen_restore::check(&store).await?;
-            print::show(&common, &checked, || print::checked(&checked));
+            print::show(&common, &checked, || print::checked(&checked))?;
             if checked.passed() {
                 Ok(Outcome::Done)
             } else {
-                Err(Failure::Other("the store did not pass".to_owned()))
+                Err(Failure::Other(
+                    EXIT_FAILED,
+                    "the store did not pass: an archive can't be kept there until what failed above is mended"
+                        .to_owned(),
+                ))
             }
         }
         Command::Hold { command: HoldCommand::List } => {
             let holds = duramen_restore::holds(&store).await?;
-            print::show(&common, &holds, || print::holds(&holds, now));
+            print::show(&common, &holds, || print::holds(&holds, now))?;
             Ok(Outcome::Done)
         }
         Command::Hold { command: HoldCommand::Release { id } } => {
             duramen_restore::release_hold(&store, id).await?;
-            print::show(&common, &id, || println!("hold {id} is released"));
+            print::show(&common, &serde_json::json!({ "released": id }), || {
+                format!("hold {id} is released\n")
+            })?;
             Ok(Outcome::Done)
         }
+        // Needs no archive, and is answered above.
+        Command::Completions { .. } => Ok(Outcome::Done),
         Command::Repair { data, dry_run } => {
             let options = RepairOptions { dry_run, ..RepairOptions::default() };
             let report = duramen_restore::repair(&store, &data, &options).await?;
-            print::show(&common, &report, || print::repaired(&report));
+            print::show(&common, &report, || print::repaired(&report))?;
             Ok(if report.lost_nothing() { Outcome::Done } else { Outcome::Damage })
         }
+    }
+}
+
+/// The archive as a person would type it for another command: as it was given here, options included.
+fn archive(common: &Common, plan: &Plan) -> String {
+    match &common.archive {
+        // An URL with a query is quoted for the shell; one that may hold a password is not repeated.
+        Some(url) if url.contains('?') && !url.contains(['@', '\'']) => format!("'{url}'"),
+        _ => plan.url.clone(),
     }
 }
 
@@ -120,20 +148,20 @@ pub(crate) async fn run(cli: Cli) -> Result {
 fn wanted(args: &TargetArgs, now: HybridTime) -> Result<Target> {
     chosen(args, now)?.ok_or_else(|| {
         let hint = "where to stop? give --target-time, --target-position, --target-name, --latest or --latest-per-shard";
-        Failure::Usage(hint.to_owned())
+        Failure::usage(hint)
     })
 }
 
 fn chosen(args: &TargetArgs, now: HybridTime) -> Result<Option<Target>> {
     if let Some(text) = &args.target_time {
         let time =
-            when::parse(text, now).map_err(|error| Failure::Usage(format!("--target-time: {error}")))?;
+            when::parse(text, now).map_err(|error| Failure::usage(format!("--target-time: {error}")))?;
         return Ok(Some(Target::Time(time)));
     }
     if let Some(text) = &args.target_position {
         let read = text.strip_prefix('@').map(|file| {
             std::fs::read_to_string(file)
-                .map_err(|error| Failure::Usage(format!("--target-position: {file}: {error}")))
+                .map_err(|error| Failure::usage(format!("--target-position: {file} can't be read: {error}")))
         });
         let text = read.unwrap_or_else(|| Ok(text.clone()))?;
         let position: Position = text.parse()?;
@@ -183,10 +211,22 @@ async fn export(
         Err(Error::Output(error)) if error.kind() == std::io::ErrorKind::BrokenPipe => {
             return Ok(Outcome::Done);
         }
-        done => done?,
+        Ok(report) => report,
+        Err(error) => {
+            // The beginning of an export looks like a whole one. What can't be removed stays; the error counts.
+            if let Some(path) = output {
+                let _ = std::fs::remove_file(path);
+            }
+            return Err(error.into());
+        }
     };
     drop(progress);
     let (records, streams, at) = (report.records, report.streams, when::format(report.time));
-    eprintln!("{records} records of {streams} streams as of {at}");
+    match (common.json, output) {
+        (true, Some(_)) => print::json(&report)?,
+        // Standard output has the records.
+        (true, None) => eprintln!("{}", serde_json::json!(report)),
+        (false, _) => eprintln!("{records} records of {streams} streams as of {at}"),
+    }
     Ok(Outcome::Done)
 }

@@ -1,5 +1,7 @@
 //! What people read.
 
+use std::fmt::Write as _;
+use std::io::{self, Write as _};
 use std::path::Path;
 
 use duramen_archive::{Hold, ProbeOutcome};
@@ -11,15 +13,37 @@ use duramen_types::HybridTime;
 use serde::Serialize;
 
 use super::args::Common;
+use super::{EXIT_FAILED, Failure};
 
-/// JSON if that was asked for, else whatever `text` prints.
-pub(crate) fn show(common: &Common, value: &impl Serialize, text: impl FnOnce()) {
-    if common.json { json(value) } else { text() }
+/// Adds a line to a text.
+macro_rules! line {
+    ($text:expr, $($arguments:tt)*) => {
+        writeln!($text, $($arguments)*).expect("writing to a String can't fail")
+    };
 }
 
-pub(crate) fn json(value: &impl Serialize) {
+/// Prints JSON if that was asked for, else what `text` gives.
+pub(crate) fn show(
+    common: &Common,
+    value: &impl Serialize,
+    text: impl FnOnce() -> String,
+) -> Result<(), Failure> {
+    if common.json { json(value) } else { out(&text()) }
+}
+
+pub(crate) fn json(value: &impl Serialize) -> Result<(), Failure> {
     let text = serde_json::to_string_pretty(value).expect("reports serialise to JSON without fail");
-    println!("{text}");
+    out(&format!("{text}\n"))
+}
+
+/// Prints to standard output; a reader that has closed it, as `head` does, has read enough.
+pub(crate) fn out(text: &str) -> Result<(), Failure> {
+    match io::stdout().write_all(text.as_bytes()) {
+        Err(error) if error.kind() != io::ErrorKind::BrokenPipe => {
+            Err(Failure::Other(EXIT_FAILED, format!("the output can't be written: {error}")))
+        }
+        _ => Ok(()),
+    }
 }
 
 fn size(bytes: u64) -> String {
@@ -30,24 +54,26 @@ fn instant(time: Option<HybridTime>) -> String {
     time.filter(|time| *time > HybridTime::ZERO).map_or_else(|| "-".to_owned(), when::format)
 }
 
-pub(crate) fn listing(listing: &Listing) {
-    println!("archive {} at {}, {} shards", listing.archive.archive, listing.url, listing.archive.shards);
+pub(crate) fn listing(listing: &Listing) -> String {
+    let mut text = String::new();
+    line!(text, "archive {} at {}, {} shards", listing.archive.archive, listing.url, listing.archive.shards);
     for branch in &listing.branches {
-        println!("\nbranch {}", branch.name);
+        line!(text, "\nbranch {}", branch.name);
         if let Some(parent) = branch.ancestry.last() {
-            println!("  from       {} at {}", parent.branch, instant(branch.begins));
+            line!(text, "  from       {} at {}", parent.branch, instant(branch.begins));
         }
         match &branch.owner {
-            Some(owner) => println!("  owner      cluster {}", owner.cluster),
-            None => println!("  owner      nobody yet"),
+            Some(owner) => line!(text, "  owner      cluster {}", owner.cluster),
+            None => line!(text, "  owner      nobody yet"),
         }
-        println!("  window     {} .. {}", instant(branch.earliest), instant(Some(branch.latest)));
+        line!(text, "  window     {} .. {}", instant(branch.earliest), instant(Some(branch.latest)));
         for point in &branch.restore_points {
-            println!("  point      {} = {}", point.name, when::format(point.time));
+            line!(text, "  point      {} = {}", point.name, when::format(point.time));
         }
         for window in &branch.shards {
             let snapshots = window.snapshots.last().map_or_else(|| "-".to_owned(), ToString::to_string);
-            println!(
+            line!(
+                text,
                 "  shard {:<4} {} .. {}, entries to {}, {} snapshots, the last at {snapshots}",
                 window.shard,
                 instant(window.first),
@@ -57,80 +83,98 @@ pub(crate) fn listing(listing: &Listing) {
             );
         }
         for problem in &branch.problems {
-            println!("  problem    {problem}");
+            line!(text, "  problem    {problem}");
         }
     }
+    text
 }
 
 fn reach(reach: Reach) -> String {
     format!("{} segments, {} snapshots, {}", reach.segments, reach.snapshots, size(reach.bytes))
 }
 
-pub(crate) fn plan(plan: &Plan) {
-    println!("branch {} of {} at {}", plan.branch, plan.url, plan.at);
+pub(crate) fn plan(plan: &Plan) -> String {
+    let mut text = String::new();
+    line!(text, "branch {} of {} at {}", plan.branch, plan.url, plan.at);
     if !plan.consistent {
-        println!("  the shards are cut each at a position of its own: not causal between shards");
+        line!(text, "  the shards are cut each at a position of its own: not causal between shards");
     }
     for shard in &plan.shards {
         let behind = shard.archived.since(shard.cut.end);
         let what = shard.reach.map(|found| format!(", {}", reach(found))).unwrap_or_default();
-        println!(
+        line!(
+            text,
             "  shard {:<4} before index {}, {behind} archived entries after it{what}",
-            shard.shard, shard.cut.end
+            shard.shard,
+            shard.cut.end
         );
     }
     if let Some(all) = plan.reach {
-        println!("  needs {}: all of it is there", reach(all));
+        line!(text, "  needs {}: all of it is there", reach(all));
     }
+    text
 }
 
-pub(crate) fn branch(report: &BranchReport, dry_run: bool) {
-    plan(&report.plan);
+pub(crate) fn branch(report: &BranchReport, archive: &str, dry_run: bool) -> String {
+    let mut text = plan(&report.plan);
     let name = &report.branch;
     match (dry_run, report.created) {
-        (true, _) => println!("nothing was written; the branch would be {name}"),
-        (false, true) => println!("created branch {name}; start a node on it with `duramen --branch {name}`"),
-        (false, false) => println!("branch {name} was there already, at this very cut"),
+        (true, _) => line!(text, "nothing was written; the branch would be {name}"),
+        (false, true) => line!(
+            text,
+            "created branch {name}; start a node on it, in a new directory: `duramen serve --data DIR --archive {archive} --branch {name}`"
+        ),
+        (false, false) => line!(text, "branch {name} was there already, at this very cut"),
     }
     if let Some(note) = &report.note {
-        println!("note: {note}");
+        line!(text, "note: {note}");
     }
+    text
 }
 
-pub(crate) fn hydrated(report: &HydrateReport, to: &Path, dry_run: bool) {
-    plan(&report.plan);
+pub(crate) fn hydrated(report: &HydrateReport, archive: &str, to: &Path, dry_run: bool) -> String {
+    let mut text = plan(&report.plan);
     let (name, to) = (&report.branch, to.display());
     if dry_run {
-        println!("nothing was written; {to} would be filled, as branch {name}");
-        return;
+        line!(text, "nothing was written; {to} would be filled, as branch {name}");
+        return text;
     }
-    println!("downloaded {}; {} were there", reach(report.fetched), reach(report.present));
-    println!("{to} is ready as branch {name}: start a node with `duramen --data {to} --branch {name}`");
+    line!(text, "downloaded {}; {} were there", reach(report.fetched), reach(report.present));
+    line!(
+        text,
+        "{to} is ready as branch {name}: start a node with `duramen serve --data {to} --archive {archive}`"
+    );
     if let Some(note) = &report.note {
-        println!("note: {note}");
+        line!(text, "note: {note}");
     }
+    text
 }
 
-pub(crate) fn verified(report: &VerifyReport) {
+pub(crate) fn verified(report: &VerifyReport) -> String {
+    let mut text = String::new();
     let verdict = &report.verdict;
     for finding in &verdict.findings {
-        println!("{}: {}", finding.key, finding.problem);
+        line!(text, "{}: {}", finding.key, finding.problem);
     }
     let (objects, bytes) = (verdict.objects, size(verdict.bytes));
     let result = match verdict.findings.len() {
         0 => "no damage".to_owned(),
         count => format!("{count} findings"),
     };
-    println!(
+    line!(
+        text,
         "branch {}: {objects} objects, {bytes} verified in {} ms: {result}",
-        verdict.branch, verdict.took_ms
+        verdict.branch,
+        verdict.took_ms
     );
     if let Some(key) = &report.recorded {
-        println!("recorded as {key}");
+        line!(text, "recorded as {key}");
     }
+    text
 }
 
-pub(crate) fn checked(checked: &CheckedStore) {
+pub(crate) fn checked(checked: &CheckedStore) -> String {
+    let mut text = String::new();
     for probe in &checked.report.probes {
         let outcome = match &probe.outcome {
             ProbeOutcome::Passed => "passed".to_owned(),
@@ -138,21 +182,24 @@ pub(crate) fn checked(checked: &CheckedStore) {
             ProbeOutcome::Failed(reason) => format!("FAILED: {reason}"),
             ProbeOutcome::Skipped => "skipped".to_owned(),
         };
-        println!("{}: {outcome} ({} ms)", probe.name, probe.duration.as_millis());
+        line!(text, "{}: {outcome} ({} ms)", probe.name, probe.duration.as_millis());
     }
     match &checked.archive {
-        Some(archive) => println!("it holds archive {} with {} shards", archive.archive, archive.shards),
-        None => println!("it holds no archive yet"),
+        Some(archive) => line!(text, "it holds archive {} with {} shards", archive.archive, archive.shards),
+        None => line!(text, "it holds no archive yet"),
     }
+    text
 }
 
-pub(crate) fn holds(holds: &[Hold], now: HybridTime) {
+pub(crate) fn holds(holds: &[Hold], now: HybridTime) -> String {
+    let mut text = String::new();
     if holds.is_empty() {
-        println!("there are no holds");
+        line!(text, "there are no holds");
     }
     for hold in holds {
         let state = if hold.has_lapsed(now) { "lapsed" } else { "until" };
-        println!(
+        line!(
+            text,
             "{} branch {}, {state} {}: {}",
             hold.id,
             hold.branch,
@@ -160,27 +207,34 @@ pub(crate) fn holds(holds: &[Hold], now: HybridTime) {
             hold.reason
         );
     }
+    text
 }
 
-pub(crate) fn repaired(report: &RepairReport) {
+pub(crate) fn repaired(report: &RepairReport) -> String {
+    let mut text = String::new();
     for damage in &report.damage {
-        println!("damage: {damage}");
+        line!(text, "damage: {damage}");
     }
     for shard in &report.shards {
-        println!(
+        line!(
+            text,
             "shard {}: archive before {}, kept {} local entries up to {}",
-            shard.shard, shard.archived, shard.kept, shard.end
+            shard.shard,
+            shard.archived,
+            shard.kept,
+            shard.end
         );
     }
     for gone in &report.gone {
-        println!("GONE: shard {}, entries {}..{}: {}", gone.shard, gone.first, gone.end, gone.reason);
+        line!(text, "GONE: shard {}, entries {}..{}: {}", gone.shard, gone.first, gone.end, gone.reason);
     }
     for note in &report.notes {
-        println!("note: {note}");
+        line!(text, "note: {note}");
     }
     match &report.moved_aside {
-        Some(aside) => println!("repaired; the damaged log was moved to {}", aside.display()),
-        None if report.sound => println!("nothing is damaged, nothing was changed"),
-        None => println!("nothing was changed (dry run)"),
+        Some(aside) => line!(text, "repaired; the damaged log was moved to {}", aside.display()),
+        None if report.sound => line!(text, "nothing is damaged, nothing was changed"),
+        None => line!(text, "nothing was changed (dry run)"),
     }
+    text
 }

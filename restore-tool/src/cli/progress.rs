@@ -2,6 +2,7 @@
 
 use std::io::IsTerminal;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use duramen_restore::{Observer, Step};
@@ -25,15 +26,22 @@ impl Progress {
 
     fn bar(what: &'static str) -> Self {
         let bar = ProgressBar::with_draw_target(None, ProgressDrawTarget::stderr());
-        bar.set_style(style("{msg} {spinner} {bytes} {bytes_per_sec}, {pos} so far, {elapsed}"));
+        bar.set_style(style("{msg} {spinner} {bytes} {bytes_per_sec}, {elapsed}"));
         bar.set_message(what);
         let shown = bar.clone();
+        let done = AtomicU64::new(0);
         let observer = Observer::new(move |step| match step {
             Step::Planned { bytes, .. } => {
                 shown.set_style(style("{msg} {wide_bar} {bytes}/{total_bytes} {bytes_per_sec} ETA {eta}"));
                 shown.set_length(bytes);
             }
-            Step::Done { bytes, .. } => shown.inc(bytes),
+            Step::Done { objects, bytes } => {
+                shown.inc(bytes);
+                if objects > 0 {
+                    let done = done.fetch_add(objects, Ordering::Relaxed).saturating_add(objects);
+                    shown.set_message(format!("{what}, {done} objects"));
+                }
+            }
         });
         Self { bar: Some(bar), observer }
     }

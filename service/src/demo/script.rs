@@ -2,6 +2,7 @@
 
 use std::fmt::Display;
 use std::future::Future;
+use std::io::Write as _;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -23,6 +24,11 @@ const BATCH: usize = 100;
 /// The branch that the demo goes back with.
 const BRANCH: &str = "before-the-mishap";
 
+/// Prints a line. The demo goes on to its end where nobody reads any more: its exit code still says how it went.
+fn say(line: &str) {
+    let _ = writeln!(std::io::stdout().lock(), "{line}");
+}
+
 /// Prints the steps and how long they take.
 struct Narrator {
     clock: Arc<dyn Clock>,
@@ -38,12 +44,12 @@ impl Narrator {
         work: impl Future<Output = anyhow::Result<(T, String)>>,
     ) -> anyhow::Result<T> {
         self.step += 1;
-        println!("{:>2}. {what}", self.step);
-        println!("    $ {command}");
+        say(&format!("{:>2}. {what}", self.step));
+        say(&format!("    $ {command}"));
         let begun = self.clock.monotonic();
         let (value, result) = work.await.with_context(|| format!("step {}: {what}", self.step))?;
         let took = self.clock.monotonic().saturating_sub(begun);
-        println!("    {result} ({:.3} s)\n", took.as_secs_f64());
+        say(&format!("    {result} ({:.3} s)\n", took.as_secs_f64()));
         Ok(value)
     }
 }
@@ -263,9 +269,9 @@ pub async fn play(args: &DemoArgs, directory: &Path) -> anyhow::Result<()> {
             .await?;
     }
     let took = clock.monotonic().saturating_sub(begun);
-    println!("Done in {:.1} s: every comparison held.", took.as_secs_f64());
+    say(&format!("Done in {:.1} s: every comparison held.", took.as_secs_f64()));
     if args.keep.is_some() {
-        println!("Everything is in {}: type the commands above to play with it.", directory.display());
+        say(&format!("Everything is in {}: type the commands above to play with it.", directory.display()));
     }
     Ok(())
 }

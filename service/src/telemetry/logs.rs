@@ -3,6 +3,8 @@
 //! Lines carry the fields of the spans that they are in: `node`, and for a request its `request_id`, `tenant` and
 //! `stream`. Values of records, credentials and tokens are never fields.
 
+use std::io::IsTerminal as _;
+
 use tracing_subscriber::EnvFilter;
 use tracing_subscriber::layer::SubscriberExt as _;
 use tracing_subscriber::util::SubscriberInitExt as _;
@@ -30,7 +32,10 @@ pub fn start_logs(config: &Telemetry) -> Result<(), Error> {
         .parse(&directives)
         .map_err(|source| Error::Level { level: config.log_level.clone(), source })?;
     let registry = tracing_subscriber::registry().with(filter);
-    let lines = tracing_subscriber::fmt::layer().with_writer(std::io::stderr);
+    let lines = tracing_subscriber::fmt::layer()
+        .with_writer(std::io::stderr)
+        // Colours are for a terminal; in a file they are noise.
+        .with_ansi(std::io::stderr().is_terminal());
     match config.log_format {
         LogFormat::Text => registry.with(lines.with_target(false)).try_init()?,
         LogFormat::Json => {
