@@ -195,6 +195,8 @@ pub enum Code {
     ConfigChanged,
     /// A read below the trim point or beyond the tail, a trim or cursor beyond the tail.
     OutOfRange,
+    /// There are as many streams, cursors, tenants or restore points as there may be.
+    LimitReached,
     ResourceExhausted,
     DiskFull,
     Unavailable,
@@ -231,6 +233,7 @@ impl Code {
             Self::UnknownProducer => "unknown_producer",
             Self::ConfigChanged => "config_changed",
             Self::OutOfRange => "out_of_range",
+            Self::LimitReached => "limit_reached",
             Self::ResourceExhausted => "resource_exhausted",
             Self::DiskFull => "disk_full",
             Self::Unavailable => "unavailable",
@@ -272,13 +275,48 @@ pub struct Error {
     pub tail: Option<Offset>,
     /// The first readable offset, where it explains the failure.
     pub first_readable: Option<Offset>,
-    /// The offset a producer's next record or the sequence it should send, where it explains the failure.
+    /// The sequence number that the producer should send next, where it explains the failure.
     pub expected_sequence: Option<u32>,
+    /// What else explains the failure; boxed, because it seldom does.
+    pub more: Option<Box<More>>,
+}
+
+/// What explains a failure beside the usual positions.
+#[derive(Debug, Clone, Default)]
+pub struct More {
+    /// The producer's current epoch.
+    pub producer_epoch: Option<u16>,
+    /// The stream's current fencing token.
+    pub fencing_token: Option<FencingToken>,
+    /// The limit that was met, in the unit of the code.
+    pub limit: Option<u64>,
+    /// Which record of the batch is meant, from 0.
+    pub record: Option<u32>,
+    /// The nearest instant that can be asked for, or that of what exists already.
+    pub time: Option<HybridTime>,
 }
 
 impl Error {
     pub fn new(code: Code, message: impl Into<String>) -> Self {
-        Self { code, message: message.into(), tail: None, first_readable: None, expected_sequence: None }
+        Self {
+            code,
+            message: message.into(),
+            tail: None,
+            first_readable: None,
+            expected_sequence: None,
+            more: None,
+        }
+    }
+
+    #[must_use]
+    pub fn with_more(mut self, more: More) -> Self {
+        self.more = Some(Box::new(more));
+        self
+    }
+
+    /// What else explains the failure; nothing, where there is none.
+    pub fn more(&self) -> More {
+        self.more.as_deref().cloned().unwrap_or_default()
     }
 
     #[must_use]

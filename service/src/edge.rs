@@ -129,6 +129,7 @@ pub(crate) const fn wire_code(code: Code) -> ErrorCode {
         Code::UnknownProducer => ErrorCode::UnknownProducer,
         Code::ConfigChanged => ErrorCode::ConfigChanged,
         Code::OutOfRange => ErrorCode::OutOfRange,
+        Code::LimitReached => ErrorCode::LimitReached,
         Code::ResourceExhausted => ErrorCode::ResourceExhausted,
         Code::DiskFull => ErrorCode::DiskFull,
         Code::Unavailable => ErrorCode::Unavailable,
@@ -139,6 +140,42 @@ pub(crate) const fn wire_code(code: Code) -> ErrorCode {
         Code::Corruption => ErrorCode::Corruption,
         Code::Unimplemented => ErrorCode::Unimplemented,
         Code::Internal => ErrorCode::Internal,
+    }
+}
+
+/// How long a client should wait before it tries again; `None` where trying again makes no sense, or can be done at once.
+pub(crate) const fn retry_after(code: Code) -> Option<Duration> {
+    match code {
+        // Freed as soon as what is in flight is acknowledged.
+        Code::ResourceExhausted => Some(Duration::from_millis(100)),
+        Code::DiskFull => Some(Duration::from_secs(1)),
+        Code::InvalidArgument
+        | Code::RecordTooLarge
+        | Code::BatchTooLarge
+        | Code::EmptyBatch
+        | Code::UnknownTenant
+        | Code::UnknownStream
+        | Code::UnknownCursor
+        | Code::UnknownRestorePoint
+        | Code::StreamExists
+        | Code::TenantExists
+        | Code::RestorePointExists
+        | Code::OffsetMismatch
+        | Code::Fenced
+        | Code::ProducerFenced
+        | Code::OutOfOrderSequence
+        | Code::UnknownProducer
+        | Code::ConfigChanged
+        | Code::OutOfRange
+        | Code::LimitReached
+        | Code::Unavailable
+        | Code::UnknownOutcome
+        | Code::NotCovered
+        | Code::FutureTime
+        | Code::ClockRefused
+        | Code::Corruption
+        | Code::Unimplemented
+        | Code::Internal => None,
     }
 }
 

@@ -55,3 +55,10 @@ impl HybridClock {
         Ok(())
     }
 }
+
+/// RFC 3339 in UTC, to the microsecond, for people; beyond the year 9999 the plain number.
+pub fn rfc3339(time: HybridTime) -> String {
+    let instant = i64::try_from(time.as_micros()).ok();
+    let instant = instant.and_then(|micros| jiff::Timestamp::from_microsecond(micros).ok());
+    instant.map_or_else(|| time.to_string(), |instant| instant.to_string())
+}

@@ -54,6 +54,8 @@ pub struct NodeError {
     pub first_readable: Option<Offset>,
     /// The limit that was met.
     pub limit: Option<u64>,
+    /// Which record of the batch is meant, from 0.
+    pub record: Option<u32>,
     /// The stream's current fencing token.
     pub fencing_token: Option<String>,
     /// The sequence number that the producer must send next.
@@ -147,6 +149,7 @@ impl Error {
             tail: error.tail.map(Offset::new),
             first_readable: error.first_readable.map(Offset::new),
             limit: error.limit,
+            record: error.record,
             fencing_token: error.fencing_token,
             expected_sequence: error.expected_sequence,
             producer_epoch: error.producer_epoch,

@@ -16,7 +16,7 @@ use tonic::service::Routes;
 use tonic_health::ServingStatus;
 
 use crate::api::Error;
-use crate::edge::{Edge, wire_code};
+use crate::edge::{Edge, retry_after, wire_code};
 
 /// What a message may hold beside the largest batch.
 const MESSAGE_MARGIN: u64 = 1 << 20;
@@ -25,10 +25,17 @@ const WHOLE_SERVER: &str = "";
 
 /// An error as it travels.
 fn wire_error(error: &Error) -> v1::Error {
+    let more = error.more();
     v1::Error {
         tail: error.tail.map(duramen_types::Offset::get),
         first_readable: error.first_readable.map(duramen_types::Offset::get),
         expected_sequence: error.expected_sequence,
+        producer_epoch: more.producer_epoch.map(Into::into),
+        fencing_token: more.fencing_token.map(Into::into),
+        limit: more.limit,
+        record: more.record,
+        time: more.time.map(duramen_types::HybridTime::as_micros),
+        retry_after_ms: retry_after(error.code).and_then(|wait| u32::try_from(wait.as_millis()).ok()),
         ..v1::Error::from_code(wire_code(error.code), error.message.clone())
     }
 }

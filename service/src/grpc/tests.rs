@@ -3,7 +3,7 @@ use duramen_types::Offset;
 
 use super::page::page;
 use super::*;
-use crate::api::Code;
+use crate::api::{Code, More};
 
 #[test]
 fn an_error_travels_with_its_positions_and_its_codes_flags() {
@@ -14,6 +14,12 @@ fn an_error_travels_with_its_positions_and_its_codes_flags() {
     let found = error_of(&status).unwrap();
     assert_eq!(found.known_code(), Some(ErrorCode::OutOfRange));
     assert_eq!((found.first_readable, found.tail, found.retryable), (Some(10), Some(20), false));
+    let more = More { limit: Some(1024), record: Some(3), ..More::default() };
+    let large = wire_error(&Error::new(Code::RecordTooLarge, "?").with_more(more));
+    assert_eq!((large.limit, large.record, large.retry_after_ms), (Some(1024), Some(3), None));
+    let full = wire_error(&Error::new(Code::LimitReached, "?"));
+    assert_eq!((full.known_code(), full.retryable), (Some(ErrorCode::LimitReached), false));
+    assert!(wire_error(&Error::new(Code::ResourceExhausted, "?")).retry_after_ms > Some(0));
     let unknown = wire_error(&Error::new(Code::UnknownOutcome, "?"));
     assert!(unknown.may_have_had_effect && unknown.retryable);
 }

@@ -52,11 +52,28 @@ pub(crate) struct ErrorDetail {
     /// The sequence number that the producer must send next.
     #[serde(skip_serializing_if = "Option::is_none")]
     expected_sequence: Option<u32>,
+    /// The producer's current epoch.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    producer_epoch: Option<u16>,
+    /// The stream's current fencing token.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    fencing_token: Option<String>,
+    /// The limit that was met: bytes for `record_too_large` and `batch_too_large`, a number for `limit_reached`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    limit: Option<u64>,
+    /// Which record of the batch is meant, from 0.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    record: Option<u32>,
+    /// The hybrid time in question, microseconds since 1970: of the existing restore point, or for `not_covered` and
+    /// `future_time` the nearest instant that can be asked for.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    time: Option<u64>,
 }
 
 impl ErrorBody {
     pub(crate) fn of(error: &Error) -> Self {
         let code = wire_code(error.code);
+        let more = error.more();
         Self {
             error: ErrorDetail {
                 code: code.as_str(),
@@ -66,6 +83,11 @@ impl ErrorBody {
                 tail: error.tail.map(duramen_types::Offset::get),
                 first_readable: error.first_readable.map(duramen_types::Offset::get),
                 expected_sequence: error.expected_sequence,
+                producer_epoch: more.producer_epoch,
+                fencing_token: more.fencing_token.map(Into::into),
+                limit: more.limit,
+                record: more.record,
+                time: more.time.map(duramen_types::HybridTime::as_micros),
             },
         }
     }
@@ -87,7 +109,8 @@ pub(crate) const fn status_of(code: Code) -> StatusCode {
         | Code::ProducerFenced
         | Code::OutOfOrderSequence
         | Code::UnknownProducer
-        | Code::ConfigChanged => StatusCode::CONFLICT,
+        | Code::ConfigChanged
+        | Code::LimitReached => StatusCode::CONFLICT,
         Code::OffsetMismatch | Code::Fenced => StatusCode::PRECONDITION_FAILED,
         Code::OutOfRange | Code::NotCovered => StatusCode::RANGE_NOT_SATISFIABLE,
         Code::ResourceExhausted => StatusCode::TOO_MANY_REQUESTS,
@@ -133,7 +156,12 @@ impl IntoResponse for Failure {
         let code = self.error.code;
         let status = self.status.unwrap_or(status_of(code));
         let mut response = (status, axum::Json(ErrorBody::of(&self.error))).into_response();
-        if matches!(status, StatusCode::TOO_MANY_REQUESTS | StatusCode::SERVICE_UNAVAILABLE) {
+        if matches!(
+            status,
+            StatusCode::TOO_MANY_REQUESTS
+                | StatusCode::SERVICE_UNAVAILABLE
+                | StatusCode::INSUFFICIENT_STORAGE
+        ) {
             response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from_static("1"));
         }
         response.extensions_mut().insert(Failed(code));

@@ -132,7 +132,11 @@ impl<'de> Deserialize<'de> for Millis {
 
 /// An instant in RFC 3339.
 pub(super) fn instant(text: &str) -> Result<jiff::Timestamp, String> {
-    text.parse().map_err(|_| format!("{text:?} is not a time like 2026-11-21T14:29:59Z"))
+    // In a query, the plus of a zone such as +02:00 stands for a blank unless it is escaped.
+    let unescaped = || text.rsplit_once(' ').map(|(time, zone)| format!("{time}+{zone}"));
+    text.parse()
+        .or_else(|error| unescaped().ok_or(error)?.parse())
+        .map_err(|_| format!("{text:?} is not a time like 2026-11-21T14:29:59Z"))
 }
 
 /// An instant in RFC 3339 as a hybrid time.

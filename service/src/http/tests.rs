@@ -52,6 +52,7 @@ fn codes_have_the_status_that_http_clients_act_on() {
         (Code::InvalidArgument, 400),
         (Code::UnknownStream, 404),
         (Code::StreamExists, 409),
+        (Code::LimitReached, 409),
         (Code::OffsetMismatch, 412),
         (Code::Fenced, 412),
         (Code::BatchTooLarge, 413),

@@ -11,7 +11,7 @@ use duramen_types::{
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, TryAcquireError, oneshot};
 
 use super::{Node, not_proposed, rejected};
-use crate::api::{AppendPayload, AppendRequest, Appended, Code, Error, Result, StreamRef};
+use crate::api::{AppendPayload, AppendRequest, Appended, Code, Error, More, Result, StreamRef};
 use crate::shard::{Job, NotProposed, Outcome, Shard, Waiting};
 
 /// A record that names no time: Kafka's NO_TIMESTAMP. It gets the time at which it arrived.
@@ -90,7 +90,9 @@ impl Node {
             ));
         }
         let timestamps = config.timestamps.unwrap_or(self.settings().timestamps);
-        let batch = self.admit(request.payload, request.producer, timestamps)?;
+        let batch = self
+            .admit(request.payload, request.producer, timestamps)
+            .map_err(|error| invalid(&request.stream, &error))?;
         let budget = self.take_budget(batch.bytes().len(), wait).await?;
         let header = BatchHeader {
             stream: id,
@@ -151,13 +153,13 @@ impl Node {
         payload: AppendPayload,
         producer: Option<duramen_types::Producer>,
         timestamps: TimestampPolicy,
-    ) -> Result<Batch> {
+    ) -> std::result::Result<Batch, batch::Error> {
         let limits = &self.settings().limits;
         let now = i64::try_from(self.clock().wall().now().as_micros() / 1000).unwrap_or(i64::MAX);
         let batch = match payload {
             AppendPayload::Encoded(bytes) => {
-                let (_, bytes) = batch::normalise(bytes).map_err(invalid)?;
-                batch::validate(bytes, limits).map_err(invalid)?
+                let (_, bytes) = batch::normalise(bytes)?;
+                batch::validate(bytes, limits)?
             }
             AppendPayload::Records(records) => encode(limits, records, producer, now)?,
         };
@@ -217,27 +219,36 @@ fn encode(
     records: Vec<batch::Record>,
     producer: Option<duramen_types::Producer>,
     now: i64,
-) -> Result<Batch> {
+) -> std::result::Result<Batch, batch::Error> {
     let mut builder = BatchBuilder::new(*limits);
     for mut record in records {
         if record.timestamp == NO_TIMESTAMP {
             record.timestamp = now;
         }
-        builder.push_record(&record).map_err(invalid)?;
+        builder.push_record(&record)?;
     }
-    builder.finish(batch::Options { producer, ..batch::Options::default() }).map_err(invalid)
+    builder.finish(batch::Options { producer, ..batch::Options::default() })
 }
 
-fn invalid(error: batch::Error) -> Error {
-    let code = match &error {
-        batch::Error::RecordTooLarge { .. } => Code::RecordTooLarge,
-        batch::Error::BatchTooLarge { .. }
-        | batch::Error::TooManyRecords { .. }
-        | batch::Error::UncompressedTooLarge { .. } => Code::BatchTooLarge,
-        batch::Error::Empty => Code::EmptyBatch,
-        _ => Code::InvalidArgument,
+fn invalid(stream: &StreamRef, error: &batch::Error) -> Error {
+    let (code, limit, record) = match error {
+        batch::Error::RecordTooLarge { index, limit, .. } => {
+            (Code::RecordTooLarge, Some(*limit), Some(*index))
+        }
+        batch::Error::BatchTooLarge { limit, .. } | batch::Error::UncompressedTooLarge { limit } => {
+            (Code::BatchTooLarge, Some(*limit), None)
+        }
+        batch::Error::Record { index, .. } => (Code::InvalidArgument, None, Some(*index)),
+        batch::Error::TooManyRecords { .. } => (Code::BatchTooLarge, None, None),
+        batch::Error::Empty => (Code::EmptyBatch, None, None),
+        _ => (Code::InvalidArgument, None, None),
     };
-    Error::new(code, error.to_string())
+    let limit = limit.and_then(|limit| u64::try_from(limit).ok());
+    Error::new(code, format!("append to {stream}: {error}")).with_more(More {
+        limit,
+        record,
+        ..More::default()
+    })
 }
 
 fn unknown(stream: &StreamRef, what: &str) -> Error {
@@ -282,10 +293,16 @@ pub(super) fn rejection_error(stream: &StreamRef, rejection: &Rejection) -> Erro
         Rejection::UnknownStream(_) => {
             error(Code::UnknownStream, format!("stream {stream} does not exist: it was deleted meanwhile"))
         }
-        Rejection::StreamExists(_) => error(Code::StreamExists, format!("stream {stream} exists already")),
+        Rejection::StreamExists(_) => error(
+            Code::StreamExists,
+            format!("stream {stream} exists already: use it, or choose another name"),
+        ),
         Rejection::OffsetMismatch { expected, tail } => error(
             Code::OffsetMismatch,
-            format!("stream {stream}: the append expected the tail at offset {expected}, it is at {tail}"),
+            format!(
+                "stream {stream}: the append expected the tail at offset {expected}, it is at {tail}: read what came \
+                 between, then decide"
+            ),
         )
         .with_tail(*tail),
         Rejection::Fenced { current } => error(
@@ -296,13 +313,15 @@ pub(super) fn rejection_error(stream: &StreamRef, rejection: &Rejection) -> Erro
                 }
                 None => format!("stream {stream} has no fencing token, but one was expected"),
             },
-        ),
+        )
+        .with_more(More { fencing_token: current.clone(), ..More::default() }),
         Rejection::ProducerFenced { found, current } => error(
             Code::ProducerFenced,
             format!(
                 "stream {stream}: producer epoch {found} is fenced, epoch {current} has taken over: stop"
             ),
-        ),
+        )
+        .with_more(More { producer_epoch: Some(*current), ..More::default() }),
         Rejection::OutOfOrderSequence { found, expected } => {
             let mut error = error(
                 Code::OutOfOrderSequence,
@@ -322,10 +341,13 @@ pub(super) fn rejection_error(stream: &StreamRef, rejection: &Rejection) -> Erro
             format!("stream {stream}: its configuration was changed meanwhile: look at it and try again"),
         ),
         Rejection::BeyondTail { offset, tail } => {
-            error(Code::OutOfRange, format!("stream {stream}: offset {offset} is beyond the tail {tail}"))
-                .with_tail(*tail)
+            let what = format!("stream {stream}: offset {offset} is beyond the tail {tail}: name at most that");
+            error(Code::OutOfRange, what).with_tail(*tail)
         }
-        Rejection::UnknownCursor => error(Code::UnknownCursor, format!("stream {stream} has no such cursor")),
+        Rejection::UnknownCursor => error(
+            Code::UnknownCursor,
+            format!("stream {stream} has no such cursor: look for the right name in the list of its cursors"),
+        ),
         Rejection::TenantExists => error(Code::TenantExists, "the tenant exists already".to_owned()),
         Rejection::RestorePointExists(_) | Rejection::UnknownRestorePoint => {
             let code = match rejection {
@@ -334,7 +356,9 @@ pub(super) fn rejection_error(stream: &StreamRef, rejection: &Rejection) -> Erro
             };
             error(code, rejection.to_string())
         }
-        Rejection::TooMany { .. } => error(Code::ResourceExhausted, format!("stream {stream}: {rejection}")),
+        Rejection::TooMany { limit, .. } => {
+            error(Code::LimitReached, format!("stream {stream}: {rejection}")).with_more(More { limit: u64::try_from(*limit).ok(), ..More::default() })
+        }
         Rejection::WrongShard(_) => error(Code::Internal, format!("stream {stream}: {rejection}")),
     }
 }

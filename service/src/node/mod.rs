@@ -21,7 +21,7 @@ use duramen_wal::datadir::{DataDir, NodeDescription};
 use duramen_wal::{Disk, Wal};
 use tokio::sync::Semaphore;
 
-use crate::api::{Code, Error, Result, StreamRef};
+use crate::api::{Code, Error, More, Result, StreamRef};
 use crate::archive::{ArchiveTask, ColdReader};
 use crate::shard::{NotProposed, Shard};
 use crate::telemetry::Metrics;
@@ -266,10 +266,19 @@ fn rejected_what(what: &str, rejection: &Rejection) -> Error {
         Rejection::TenantExists => Code::TenantExists,
         Rejection::RestorePointExists(_) => Code::RestorePointExists,
         Rejection::UnknownRestorePoint => Code::UnknownRestorePoint,
-        Rejection::TooMany { .. } => Code::ResourceExhausted,
+        Rejection::TooMany { .. } => Code::LimitReached,
         _ => Code::Internal,
     };
-    Error::new(code, format!("{what}: {rejection}"))
+    let refused = Error::new(code, format!("{what}: {rejection}"));
+    match rejection {
+        Rejection::TooMany { limit, .. } => {
+            refused.with_more(More { limit: u64::try_from(*limit).ok(), ..More::default() })
+        }
+        Rejection::RestorePointExists(time) => {
+            refused.with_more(More { time: Some(*time), ..More::default() })
+        }
+        _ => refused,
+    }
 }
 
 /// The operation never reached the log.

@@ -6,8 +6,9 @@ use duramen_state::ShardState;
 use duramen_types::{Entry, HybridTime, Index};
 
 use super::Node;
-use crate::api::{Code, Error, Result};
+use crate::api::{Code, Error, More, Result};
 use crate::shard::{Checkpoint, Shard};
+use crate::time::rfc3339;
 
 /// Bytes of entries that a replay of the local log reads at once.
 const REPLAY_BYTES: u64 = 4 << 20;
@@ -20,23 +21,29 @@ impl Node {
     pub(super) async fn state_as_of(&self, shard: &Arc<Shard>, time: HybridTime) -> Result<Arc<ShardState>> {
         let now = self.clock().wall().now();
         if time > now {
-            let ahead = time.since(now);
             return Err(Error::new(
                 Code::FutureTime,
                 format!(
-                    "the time asked for lies {ahead:?} in the future ({time} against {now} µs since 1970)"
+                    "{} lies in the future, it is {} here: choose an instant that has passed, and compare the machines' \
+                     clocks",
+                    rfc3339(time),
+                    rfc3339(now)
                 ),
-            ));
+            )
+            .with_more(More { time: Some(now), ..More::default() }));
         }
-        let window = self.settings().recovery_window;
-        if time < now.before(window) {
+        let begin = now.before(self.settings().recovery_window);
+        if time < begin {
             return Err(Error::new(
                 Code::NotCovered,
                 format!(
-                    "the time asked for ({time} µs since 1970) lies before the recovery window, which begins at {}",
-                    now.before(window)
+                    "{} lies before the recovery window, which begins at {} (archive.recovery_window): choose a later \
+                     instant",
+                    rfc3339(time),
+                    rfc3339(begin)
                 ),
-            ));
+            )
+            .with_more(More { time: Some(begin), ..More::default() }));
         }
         while shard.view.progress().time <= time {
             self.tick(shard).await?;

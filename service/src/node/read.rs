@@ -13,6 +13,7 @@ use crate::archive::ColdReader;
 use crate::index::Row;
 use crate::shard::Shard;
 use crate::telemetry::ReadSource;
+use crate::time::rfc3339;
 
 /// Bytes of entries fetched from the log at once by a sequential reader.
 const READ_AHEAD: u64 = 1 << 20;
@@ -21,7 +22,7 @@ const READ_AHEAD: u64 = 1 << 20;
 #[derive(Debug, Clone)]
 enum Scope {
     Live(Arc<Notify>),
-    Past { tail: Offset },
+    Past { first: Offset, tail: Offset },
 }
 
 /// A read under way: batches in order, until its limits, the tail, or for ever when it follows.
@@ -101,7 +102,7 @@ impl ReadSession {
     /// The stream's first readable offset and its tail, as far as this read may see.
     pub fn bounds(&self) -> Result<(Offset, Offset)> {
         match &self.scope {
-            Scope::Past { tail } => Ok((Offset::ZERO, *tail)),
+            Scope::Past { first, tail } => Ok((*first, *tail)),
             Scope::Live(_) => {
                 let state = self.shard.view.state.read();
                 let stream = state.stream(self.stream).ok_or_else(|| self.deleted())?;
@@ -246,7 +247,10 @@ impl ReadSession {
 fn below_trim(stream: &StreamRef, at: Offset, first: Offset) -> Error {
     Error::new(
         Code::OutOfRange,
-        format!("stream {stream}: offset {at} is trimmed, the first readable offset is {first}"),
+        format!(
+            "stream {stream}: offset {at} is trimmed, the first readable offset is {first}: begin there, or read the \
+             stream as of an instant before the trim"
+        ),
     )
     .with_first_readable(first)
 }
@@ -296,7 +300,10 @@ impl Node {
         let Some((stream, found)) = found else {
             return Err(Error::new(
                 Code::UnknownStream,
-                format!("stream {name} did not exist at that time ({time} µs since 1970)"),
+                format!(
+                    "stream {name} did not exist at {}: choose another instant, or look for the right name",
+                    rfc3339(time)
+                ),
             ));
         };
         let (first, tail) = (found.trimmed, found.next);
@@ -304,7 +311,7 @@ impl Node {
             ReadFrom::Cursor(cursor) => found.cursors.get(cursor).map(|cursor| cursor.offset),
             _ => None,
         };
-        let mut session = self.session(shard, name, stream, Scope::Past { tail }, first);
+        let mut session = self.session(shard, name, stream, Scope::Past { first, tail }, first);
         session.start(from, first, tail, cursor).await?;
         Ok(session)
     }
@@ -378,7 +385,11 @@ impl ReadSession {
         if offset > tail {
             return Err(Error::new(
                 Code::OutOfRange,
-                format!("stream {}: offset {offset} is beyond the tail {tail}", self.name),
+                format!(
+                    "stream {}: offset {offset} is beyond the tail {tail}: begin at most there, and follow to wait for \
+                     more",
+                    self.name
+                ),
             )
             .with_tail(tail)
             .with_first_readable(first));

@@ -19,7 +19,7 @@ use super::{Inner, Node, Settings};
 use crate::archive::{self, ArchiveTask};
 use crate::config::{self, Config};
 use crate::index::chunk_cache;
-use crate::shard::{Checkpoint, Job, Shard, Surroundings, Waiting, seed};
+use crate::shard::{Checkpoint, Job, NotProposed, Shard, Surroundings, Waiting, seed};
 use crate::telemetry::Metrics;
 use crate::time::HybridClock;
 
@@ -54,6 +54,12 @@ pub enum StartError {
         dir.display()
     )]
     DiskFull { dir: PathBuf, available: u64, cause: String },
+    #[error(
+        "the disk with {} has {available} bytes free, and wal.reserve keeps {reserve}: a new node can't begin there. \
+         Free space, choose a directory on another disk (--data), or set a smaller wal.reserve",
+        dir.display()
+    )]
+    NoRoom { dir: PathBuf, available: u64, reserve: u64 },
     #[error("{0}")]
     Io(#[from] std::io::Error),
     #[error("{0}")]
@@ -273,6 +279,12 @@ impl Node {
         ));
         match outcome.await {
             Ok(Ok(_)) => Ok(()),
+            Ok(Err(NotProposed::Log(error))) => Err(match &*error {
+                duramen_wal::Error::DiskFull { dir, available, reserve } => {
+                    StartError::NoRoom { dir: dir.clone(), available: *available, reserve: *reserve }
+                }
+                error => StartError::Other(format!("creating tenant `default`: {error}")),
+            }),
             Ok(Err(reason)) => Err(StartError::Other(format!("creating tenant `default`: {reason}"))),
             Err(_) => Err(StartError::Other("creating tenant `default`: the meta shard stopped".to_owned())),
         }

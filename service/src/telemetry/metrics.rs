@@ -10,7 +10,7 @@ use super::names::{self, Kind, Metric};
 use crate::api::Code;
 
 /// Every code in its order of declaration, so that a code is its own position.
-const CODES: [Code; 28] = [
+const CODES: [Code; 29] = [
     Code::InvalidArgument,
     Code::RecordTooLarge,
     Code::BatchTooLarge,
@@ -29,6 +29,7 @@ const CODES: [Code; 28] = [
     Code::UnknownProducer,
     Code::ConfigChanged,
     Code::OutOfRange,
+    Code::LimitReached,
     Code::ResourceExhausted,
     Code::DiskFull,
     Code::Unavailable,
