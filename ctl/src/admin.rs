@@ -32,7 +32,43 @@ pub async fn archive(admin: &str, command: ArchiveCommand, as_json: bool) -> Res
     match command {
         ArchiveCommand::Status => show(admin, "/admin/archive/status", as_json).await,
         ArchiveCommand::Flush => act(admin, "/admin/archive/flush", as_json).await,
-        ArchiveCommand::Check => act(admin, "/admin/archive/check", as_json).await,
+        ArchiveCommand::Check => check(admin, as_json).await,
+    }
+}
+
+/// Shows what each probe of the archive's store found; fails if one failed.
+async fn check(admin: &str, as_json: bool) -> Result<(), Failure> {
+    const PATH: &str = "/admin/archive/check";
+    let report = call(admin, Method::POST, PATH, LONG_TIMEOUT).await?.document(PATH)?;
+    let probes = report.get("probes").and_then(Value::as_array).cloned().unwrap_or_default();
+    let outcomes: Vec<(String, String)> = probes.iter().map(|probe| outcome(&probe["outcome"])).collect();
+    if as_json {
+        output::json(&report)?;
+    } else {
+        let row = |(probe, (outcome, detail)): (&Value, &(String, String))| {
+            let seconds = probe["duration_seconds"].as_f64().unwrap_or_default();
+            let name = probe["name"].as_str().unwrap_or_default();
+            vec![output::visible(name), outcome.clone(), format!("{seconds:.3}"), output::visible(detail)]
+        };
+        let headings = ["probe", "outcome", "seconds", "detail"];
+        output::table(&headings, probes.iter().zip(&outcomes).map(row).collect())?;
+    }
+    if outcomes.iter().any(|(outcome, _)| outcome == "failed" || outcome == "skipped") {
+        let what = format!("the store at {} did not pass", report["url"].as_str().unwrap_or_default());
+        return Err(Failure::failed("archive", what, "mend what failed above; archiving needs all of it"));
+    }
+    Ok(())
+}
+
+/// A probe's outcome in a word, and what there is to say of it.
+fn outcome(outcome: &Value) -> (String, String) {
+    match outcome {
+        Value::Object(members) => members
+            .iter()
+            .next()
+            .map(|(word, detail)| (word.clone(), detail.as_str().unwrap_or_default().to_owned()))
+            .unwrap_or_default(),
+        other => (other.as_str().unwrap_or_default().to_owned(), String::new()),
     }
 }
 
@@ -124,7 +160,15 @@ impl Answer {
             .map_or_else(|| self.body.chars().take(200).collect(), str::to_owned);
         let what =
             format!("the node answers {path} with {}: {}", self.status, output::visible(message.trim()));
-        Failure::failed("admin", what, "see the message, and the node's log")
+        let failure = Failure::failed("admin", what, "see the message, and the node's log");
+        let code = document.pointer("/error/code").and_then(Value::as_str).and_then(|code| code.parse().ok());
+        match code {
+            Some(code) => {
+                let flag = |name: &str| document.pointer(name).and_then(Value::as_bool).unwrap_or_default();
+                failure.of_node(code, flag("/error/retryable"), flag("/error/may_have_had_effect"))
+            }
+            None => failure,
+        }
     }
 }
 
@@ -151,13 +195,24 @@ mod tests {
     }
 
     #[test]
+    fn the_outcome_of_a_probe_is_a_word_and_a_detail() {
+        assert_eq!(outcome(&json!("passed")), ("passed".to_owned(), String::new()));
+        assert_eq!(outcome(&json!({ "failed": "denied" })), ("failed".to_owned(), "denied".to_owned()));
+    }
+
+    #[test]
     fn a_refusal_shows_the_nodes_own_words() {
         let answer = Answer {
             status: StatusCode::CONFLICT,
-            body: json!({ "code": "no_archive", "message": "no archive is configured" }).to_string(),
+            body: json!({ "error": {
+                "code": "unavailable", "message": "no archive is configured",
+                "retryable": true, "may_have_had_effect": false,
+            } })
+            .to_string(),
         };
         let failure = answer.document("/admin/archive/status").unwrap_err();
         assert_eq!(failure.exit, FAILED);
-        assert!(format!("{failure:?}").contains("no archive is configured"));
+        let shown = format!("{failure:?}");
+        assert!(shown.contains("no archive is configured") && shown.contains("\"unavailable\""), "{shown}");
     }
 }

@@ -7,15 +7,15 @@ use std::time::Duration;
 
 use bytesize::ByteSize;
 use duramen_client::{AckFuture, Appended, Appender, AppenderOptions, Client, Error};
-use duramen_types::{Clock as _, HybridTime, Offset, StreamName, SystemClock};
+use duramen_types::{Clock as _, HybridTime, Offset, StreamName, SystemClock, TenantName};
 use futures::FutureExt as _;
 use indicatif::{ProgressBar, ProgressStyle};
 use serde_json::{Value, json};
 
-use crate::catalogue::ensure_stream;
+use crate::catalogue::{ensure_stream, ensure_tenant};
 use crate::cli::AppendArgs;
 use crate::failure::Failure;
-use crate::input::{Input, Shape};
+use crate::input::{Input, Named, Shape};
 use crate::output;
 
 /// How often a line tells of progress where there is no terminal.
@@ -28,25 +28,35 @@ pub struct Plan {
     stream: Option<StreamName>,
     file: Option<PathBuf>,
     shape: Shape,
+    /// Lines name tenants too.
+    all: bool,
     options: AppenderOptions,
 }
 
 impl Plan {
-    /// Sorts the arguments out.
-    pub fn new(args: &AppendArgs) -> Result<Self, Failure> {
-        let (stream, file) = if args.stream_field.is_some() {
+    /// Sorts the arguments out; `with_tenant`: a tenant is named.
+    pub fn new(args: &AppendArgs, with_tenant: bool) -> Result<Self, Failure> {
+        let each_its_own = match (args.all, &args.stream_field) {
+            (true, _) => Some("--all"),
+            (false, Some(_)) => Some("--stream-field"),
+            (false, None) => None,
+        };
+        if args.all && with_tenant {
+            let what = "with --all each line names its tenant";
+            return Err(Failure::usage(what, "leave --tenant out, or --all"));
+        }
+        let (stream, file) = if let Some(option) = each_its_own {
             if args.second.is_some() {
-                let what = "--stream-field takes the place of STREAM: only a FILE may follow";
-                return Err(Failure::usage(what, "leave STREAM out, or --stream-field"));
+                let what = format!("{option} takes the place of STREAM: only a FILE may follow");
+                return Err(Failure::usage(what, format!("leave STREAM out, or {option}")));
             }
             (None, args.first.as_ref().map(PathBuf::from))
         } else {
             let Some(name) = &args.first else {
                 let what = "no stream is named";
-                return Err(Failure::usage(
-                    what,
-                    "give STREAM, or --stream-field NAME to take it from each line",
-                ));
+                let advice =
+                    "give STREAM, or --stream-field NAME or --import --all to take it from each line";
+                return Err(Failure::usage(what, advice));
             };
             let stream = StreamName::parse(name).map_err(|error| {
                 Failure::usage(error.to_string(), "give a stream's name first, then the file")
@@ -64,9 +74,12 @@ impl Plan {
             batch_records: args.batch_records,
             ..AppenderOptions::default()
         };
-        Ok(Self { stream, file, shape, options })
+        Ok(Self { stream, file, shape, all: args.all, options })
     }
 }
+
+/// A stream's place: each may be of another tenant.
+type Place = (TenantName, StreamName);
 
 /// A stream that records go to.
 #[derive(Debug)]
@@ -82,7 +95,7 @@ struct Target {
 struct Waiting {
     line: u64,
     bytes: u64,
-    stream: StreamName,
+    place: Place,
     ack: AckFuture,
 }
 
@@ -90,7 +103,7 @@ struct Run<'a> {
     client: &'a Client,
     plan: &'a Plan,
     clock: SystemClock,
-    targets: BTreeMap<StreamName, Target>,
+    targets: BTreeMap<Place, Target>,
     waiting: VecDeque<Waiting>,
     progress: Progress,
     records: u64,
@@ -99,7 +112,7 @@ struct Run<'a> {
 
 /// Appends every line, and tells what came of it.
 pub async fn run(client: &Client, plan: Plan, as_json: bool) -> Result<(), Failure> {
-    let mut input = Input::open(plan.file.as_deref())?;
+    let mut input = Input::open(plan.file.as_deref(), plan.shape.import)?;
     let clock = SystemClock::new();
     let mut run = Run {
         client,
@@ -112,6 +125,13 @@ pub async fn run(client: &Client, plan: Plan, as_json: bool) -> Result<(), Failu
         bytes: 0,
     };
     let outcome = run.work(&mut input).await;
+    if outcome.is_err() {
+        // What was read before stays, so it is waited for; what else goes wrong with it comes second.
+        while !run.waiting.is_empty() {
+            let ack = next_ack(&mut run.waiting).await;
+            let _ = run.settle(&input.name, ack);
+        }
+    }
     run.progress.finish();
     run.summarise(as_json)?;
     outcome
@@ -120,7 +140,7 @@ pub async fn run(client: &Client, plan: Plan, as_json: bool) -> Result<(), Failu
 impl Run<'_> {
     async fn work(&mut self, input: &mut Input) -> Result<(), Failure> {
         if let Some(stream) = self.plan.stream.clone() {
-            self.target(&stream).await?;
+            self.target(&(self.client.tenant().clone(), stream)).await?;
         }
         let mut line = 0;
         loop {
@@ -167,35 +187,76 @@ impl Run<'_> {
             Failure::failed("input", reason, advice).at(&place(input, line))
         })?;
         let Some((named, record)) = record else { return Ok(()) };
-        let Some(stream) = named.or_else(|| self.plan.stream.clone()) else { return Ok(()) };
-        let target = self.target(&stream).await?;
+        let to = self.destination(named).map_err(|failure| failure.at(&place(input, line)))?;
+        let target = self.target(&to).await.map_err(|failure| failure.at(&place(input, line)))?;
         match target.appender.append(&record).await {
             Ok(ack) => {
-                self.waiting.push_back(Waiting { line, bytes, stream, ack });
+                self.waiting.push_back(Waiting { line, bytes, place: to, ack });
                 Ok(())
             }
             Err(error) => Err(Failure::from(error).at(&place(input, line))),
         }
     }
 
-    /// The stream's appender; a stream that a line names is created where needed.
-    async fn target(&mut self, stream: &StreamName) -> Result<&mut Target, Failure> {
-        if !self.targets.contains_key(stream) {
-            if self.plan.stream.is_none() {
-                ensure_stream(self.client, stream).await?;
+    /// Where a record goes whose line names this much.
+    fn destination(&self, named: Named) -> Result<Place, Failure> {
+        let tenant = named.tenant.unwrap_or_else(|| self.client.tenant().clone());
+        match (&self.plan.stream, named.stream) {
+            (None, Some(stream)) => Ok((tenant, stream)),
+            (None, None) => Err(Failure::failed(
+                "input",
+                "the line names no stream",
+                "give STREAM in the place of --all; what was appended before it stays",
+            )),
+            (Some(wanted), Some(found)) if *wanted != found || tenant != *self.client.tenant() => {
+                Err(Failure::failed(
+                    "input",
+                    format!(
+                        "the line is of stream {tenant}/{found}, not of {}/{wanted}",
+                        self.client.tenant()
+                    ),
+                    "give --all in the place of STREAM, and each record goes to its own",
+                ))
             }
-            let appender = self.client.appender(stream, self.plan.options.clone());
-            let target = Target { appender, records: 0, offsets: None, time: HybridTime::ZERO };
-            self.targets.insert(stream.clone(), target);
+            (Some(wanted), _) => Ok((tenant, wanted.clone())),
         }
-        Ok(self.targets.get_mut(stream).expect("it was put there above"))
+    }
+
+    /// The stream's appender; a stream and a tenant that a line names are created where needed.
+    async fn target(&mut self, place: &Place) -> Result<&mut Target, Failure> {
+        if !self.targets.contains_key(place) {
+            let (tenant, stream) = place;
+            let client = self.client.with_tenant(tenant.clone());
+            if self.plan.stream.is_none() {
+                if tenant != self.client.tenant() && !self.targets.keys().any(|(known, _)| known == tenant) {
+                    ensure_tenant(self.client, tenant).await?;
+                }
+                ensure_stream(&client, stream).await?;
+            }
+            let appender = client.appender(stream, self.plan.options.clone());
+            let target = Target { appender, records: 0, offsets: None, time: HybridTime::ZERO };
+            self.targets.insert(place.clone(), target);
+        }
+        Ok(self.targets.get_mut(place).expect("it was put there above"))
+    }
+
+    /// The stream's name in a summary; with its tenant where lines may name others.
+    fn name(&self, (tenant, stream): &Place) -> String {
+        if self.plan.all { format!("{tenant}/{stream}") } else { stream.to_string() }
     }
 
     /// Books the answer to the record that has waited longest.
     fn settle(&mut self, input: &str, ack: Result<Appended, Error>) -> Result<(), Failure> {
         let Some(waiting) = self.waiting.pop_front() else { return Ok(()) };
-        let appended = ack.map_err(|error| Failure::from(error).at(&place(input, waiting.line)))?;
-        if let Some(target) = self.targets.get_mut(&waiting.stream) {
+        let appended = ack.map_err(|error| {
+            // All records of a batch have its error, and this is the first of them: the error may name a later one.
+            let later = error.node().and_then(|node| node.record).and_then(|record| record.checked_sub(1));
+            let mut others = self.waiting.iter().filter(|other| other.place == waiting.place);
+            let named = later.and_then(|later| others.nth(usize::try_from(later).unwrap_or(usize::MAX)));
+            let line = named.map_or(waiting.line, |other| other.line);
+            Failure::from(error).at(&place(input, line))
+        })?;
+        if let Some(target) = self.targets.get_mut(&waiting.place) {
             let (first, next) = target.offsets.unwrap_or((appended.offsets.start, appended.offsets.end));
             target.offsets = Some((first.min(appended.offsets.start), next.max(appended.offsets.end)));
             target.records += 1;
@@ -212,7 +273,7 @@ impl Run<'_> {
         let (records_per_second, bytes_per_second) = rates(self.records, self.bytes, seconds);
         if as_json {
             let streams: serde_json::Map<String, Value> =
-                self.targets.iter().map(|(name, target)| (name.to_string(), target_json(target))).collect();
+                self.targets.iter().map(|(place, target)| (self.name(place), target_json(target))).collect();
             return output::json(&json!({
                 "records": self.records,
                 "bytes": self.bytes,
@@ -222,9 +283,9 @@ impl Run<'_> {
                 "streams": streams,
             }));
         }
-        let row = |(name, target): (&StreamName, &Target)| {
+        let row = |(place, target): (&Place, &Target)| {
             let (first, next) = offsets(target);
-            vec![name.to_string(), target.records.to_string(), first, next]
+            vec![self.name(place), target.records.to_string(), first, next]
         };
         output::table(
             &["stream", "records", "first offset", "next offset"],
@@ -330,7 +391,7 @@ mod tests {
     fn plan(args: &[&str]) -> Result<Plan, Failure> {
         let args = ["duramenctl", "append"].iter().chain(args);
         let Command::Append(args) = Cli::try_parse_from(args).unwrap().command else { panic!("no append") };
-        Plan::new(&args)
+        Plan::new(&args, false)
     }
 
     #[test]
@@ -341,7 +402,14 @@ mod tests {
         let by_field = plan(&["--stream-field", "net", "file"]).unwrap();
         assert_eq!((by_field.stream, by_field.file), (None, Some(PathBuf::from("file"))));
         assert_eq!(plan(&["--stream-field", "net"]).unwrap().file, None);
-        for wrong in [&[][..], &["a/b"], &["--stream-field", "net", "orders", "file"]] {
+        let all = plan(&["--import", "--all", "file"]).unwrap();
+        assert_eq!((all.stream, all.file, all.all), (None, Some(PathBuf::from("file")), true));
+        for wrong in [
+            &[][..],
+            &["a/b"],
+            &["--stream-field", "net", "orders", "file"],
+            &["--import", "--all", "orders", "file"],
+        ] {
             assert_eq!(plan(wrong).unwrap_err().exit, crate::failure::USAGE, "{wrong:?}");
         }
     }

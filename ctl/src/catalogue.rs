@@ -146,6 +146,15 @@ pub async fn ensure_stream(client: &Client, stream: &duramen_types::StreamName) 
     }
 }
 
+/// Creates a tenant unless it exists.
+pub async fn ensure_tenant(client: &Client, tenant: &duramen_types::TenantName) -> Result<(), Error> {
+    match client.create_tenant(tenant).await {
+        Ok(_) => Ok(()),
+        Err(error) if error.code() == ErrorCode::TenantExists => Ok(()),
+        Err(error) => Err(error),
+    }
+}
+
 async fn all<T>(list: impl AsyncFn(Option<String>) -> Result<Page<T>, Error>) -> Result<Vec<T>, Error> {
     let (mut items, mut next) = (Vec::new(), None);
     loop {

@@ -37,9 +37,9 @@ pub struct Cli {
         default_value = "http://127.0.0.1:7702"
     )]
     pub admin: String,
-    /// The tenant whose streams are meant.
-    #[arg(long, global = true, default_value = "default", value_parser = TenantName::parse)]
-    pub tenant: TenantName,
+    /// The tenant whose streams are meant [default: default].
+    #[arg(long, global = true, value_name = "NAME", value_parser = TenantName::parse)]
+    pub tenant: Option<TenantName>,
     /// Print JSON: one document, or one a line where there are many.
     #[arg(long, global = true)]
     pub json: bool,
@@ -301,7 +301,7 @@ impl From<Rescue> for RescuePolicy {
 
 #[derive(Debug, Args)]
 pub struct AppendArgs {
-    /// The stream (with --stream-field: the file).
+    /// The stream (with --stream-field or --all: the file).
     #[arg(value_name = "STREAM")]
     pub first: Option<String>,
     /// The file to read; `-` or nothing is standard input.
@@ -316,9 +316,14 @@ pub struct AppendArgs {
     /// Take each line as JSON, and this field as the record's timestamp: milliseconds since 1970, or RFC 3339.
     #[arg(long, value_name = "NAME", conflicts_with = "import")]
     pub timestamp_field: Option<String>,
-    /// Take each line as a whole record with key, headers and timestamp, as `read --json` and `export` write it.
+    /// Take each line as a whole record with key, headers and timestamp, as `read --json` and `duramen-restore export`
+    /// write it, compressed with gzip or not.
     #[arg(long)]
     pub import: bool,
+    /// Import into the tenant and stream that each line names, as `duramen-restore export --all` writes it; both are
+    /// created on the way.
+    #[arg(long, requires = "import", conflicts_with = "stream_field")]
+    pub all: bool,
     /// What each answer waits for; the stream's default if not given.
     #[arg(long, value_enum)]
     pub ack: Option<Ack>,

@@ -38,6 +38,12 @@ impl Failure {
         }
     }
 
+    /// The same with what the node's own error says of itself.
+    pub fn of_node(self, code: ErrorCode, retryable: bool, may_have_had_effect: bool) -> Self {
+        let exit = if may_have_had_effect { UNKNOWN_OUTCOME } else { self.exit };
+        Self { code: code.as_str(), retryable, may_have_had_effect, exit, ..self }
+    }
+
     /// The command's verdict is its exit code; all is said already.
     pub fn verdict(exit: u8) -> Self {
         Self { exit, ..Self::failed("", "", "") }

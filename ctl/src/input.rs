@@ -6,15 +6,16 @@ use std::path::Path;
 
 use bytes::Bytes;
 use duramen_client::{jsonl, when};
-use duramen_types::StreamName;
 use duramen_types::batch::Record;
+use duramen_types::{StreamName, TenantName};
+use flate2::bufread::MultiGzDecoder;
 use serde_json::{Map, Value};
 use tokio::sync::mpsc;
 
 use crate::failure::Failure;
 
-/// A longer line would not fit a batch, whatever the node's limits.
-const LONGEST_LINE: u64 = 16 << 20;
+/// Room for the largest record that a node can be made to take, in Base64.
+const LONGEST_LINE: u64 = 128 << 20;
 const CHUNK_LINES: usize = 1000;
 const CHUNK_BYTES: usize = 256 << 10;
 
@@ -31,9 +32,10 @@ pub struct Input {
 }
 
 impl Input {
-    /// Opens a file; nothing or `-` is standard input.
-    pub fn open(path: Option<&Path>) -> Result<Self, Failure> {
-        let (name, size, source): (String, Option<u64>, Box<dyn Read + Send>) = match path {
+    /// Opens a file; nothing or `-` is standard input. With `may_be_compressed`, gzip is told by its first bytes and
+    /// unpacked; the size is not known then.
+    pub fn open(path: Option<&Path>, may_be_compressed: bool) -> Result<Self, Failure> {
+        let (name, mut size, source): (String, Option<u64>, Box<dyn Read + Send>) = match path {
             None => ("standard input".to_owned(), None, Box::new(io::stdin())),
             Some(path) if path == Path::new("-") => {
                 ("standard input".to_owned(), None, Box::new(io::stdin()))
@@ -53,9 +55,26 @@ impl Input {
             }
         };
         let (sender, chunks) = mpsc::channel(8);
-        std::thread::spawn(move || read_lines(BufReader::with_capacity(CHUNK_BYTES, source), &sender));
+        let mut source = BufReader::with_capacity(CHUNK_BYTES, source);
+        // A file tells at once; of a pipe the reading thread has to wait for the first bytes.
+        if may_be_compressed && size.is_some() && is_gzip(&mut source) {
+            size = None;
+        }
+        std::thread::spawn(move || {
+            if may_be_compressed && is_gzip(&mut source) {
+                let unpacked: Box<dyn Read + Send> = Box::new(MultiGzDecoder::new(source));
+                source = BufReader::with_capacity(CHUNK_BYTES, unpacked);
+            }
+            read_lines(source, &sender);
+        });
         Ok(Self { name, size, chunks })
     }
+}
+
+/// Whether what comes next is gzip; an error is found again by whoever reads on.
+fn is_gzip(source: &mut impl io::BufRead) -> bool {
+    const MAGIC: [u8; 2] = [0x1f, 0x8b];
+    source.fill_buf().is_ok_and(|begun| begun.starts_with(&MAGIC))
 }
 
 fn read_lines(mut source: BufReader<Box<dyn Read + Send>>, chunks: &mpsc::Sender<Chunk>) {
@@ -96,6 +115,13 @@ fn read_lines(mut source: BufReader<Box<dyn Read + Send>>, chunks: &mpsc::Sender
     }
 }
 
+/// Where a line says that its record belongs.
+#[derive(Debug, Default, Clone, PartialEq, Eq)]
+pub struct Named {
+    pub tenant: Option<TenantName>,
+    pub stream: Option<StreamName>,
+}
+
 /// How a line becomes a record.
 #[derive(Debug, Default, Clone)]
 pub struct Shape {
@@ -110,20 +136,21 @@ impl Shape {
         self.stream_field.is_some() || self.key_field.is_some() || self.timestamp_field.is_some()
     }
 
-    /// The record that a line stands for, and the stream that it names; `None` for a blank line between JSON lines.
+    /// The record that a line stands for, and whose it says it is; `None` for a blank line between JSON lines.
     ///
     /// `now` is the timestamp of a record that has none, in milliseconds since 1970.
-    pub fn record(&self, line: Vec<u8>, now: i64) -> Result<Option<(Option<StreamName>, Record)>, String> {
+    pub fn record(&self, line: Vec<u8>, now: i64) -> Result<Option<(Named, Record)>, String> {
         if (self.import || self.is_json()) && line.trim_ascii().is_empty() {
             return Ok(None);
         }
         if self.import {
             let line = jsonl::parse(&line).map_err(|error| error.to_string())?;
             let timestamp = if line.has_timestamp { line.record.timestamp } else { now };
-            return Ok(Some((None, Record { timestamp, ..line.record })));
+            let named = Named { tenant: line.tenant, stream: line.stream };
+            return Ok(Some((named, Record { timestamp, ..line.record })));
         }
         let mut record = Record { timestamp: now, ..Record::default() };
-        let mut stream = None;
+        let mut named = Named::default();
         if self.is_json() {
             let members: Map<String, Value> =
                 serde_json::from_slice(&line).map_err(|error| format!("it is no JSON object: {error}"))?;
@@ -131,7 +158,7 @@ impl Shape {
                 let Some(Value::String(text)) = members.get(name) else {
                     return Err(format!("its field {name:?} names no stream"));
                 };
-                stream = Some(StreamName::parse(text).map_err(|error| error.to_string())?);
+                named.stream = Some(StreamName::parse(text).map_err(|error| error.to_string())?);
             }
             if let Some(name) = &self.key_field {
                 record.key = key(name, members.get(name))?;
@@ -141,7 +168,7 @@ impl Shape {
             }
         }
         record.value = Some(Bytes::from(line));
-        Ok(Some((stream, record)))
+        Ok(Some((named, record)))
     }
 }
 
@@ -180,8 +207,8 @@ mod tests {
 
     #[test]
     fn a_plain_line_is_a_value() {
-        let (stream, record) = Shape::default().record(b"a\xff b".to_vec(), 7).unwrap().unwrap();
-        assert_eq!((stream, record.timestamp), (None, 7));
+        let (named, record) = Shape::default().record(b"a\xff b".to_vec(), 7).unwrap().unwrap();
+        assert_eq!((named, record.timestamp), (Named::default(), 7));
         assert_eq!((record.key, record.value.as_deref()), (None, Some(&b"a\xff b"[..])));
         let (_, empty) = Shape::default().record(Vec::new(), 7).unwrap().unwrap();
         assert_eq!(empty.value.as_deref(), Some(&b""[..]), "an empty line is an empty record");
@@ -190,8 +217,8 @@ mod tests {
     #[test]
     fn fields_of_a_json_line_give_stream_key_and_timestamp() {
         let line = br#"{"id":"uw1","net":"uw","time":1517363399650,"mag":0.31}"#.to_vec();
-        let (stream, record) = shape(true, true, true).record(line.clone(), 7).unwrap().unwrap();
-        assert_eq!(stream.unwrap().as_str(), "uw");
+        let (named, record) = shape(true, true, true).record(line.clone(), 7).unwrap().unwrap();
+        assert_eq!(named.stream.unwrap().as_str(), "uw");
         assert_eq!((record.key.as_deref(), record.timestamp), (Some(&b"uw1"[..]), 1_517_363_399_650));
         assert_eq!(record.value.as_deref(), Some(&line[..]), "the value is the line as it is");
         let line = br#"{"id":5,"time":"2018-01-31T01:49:59.650Z"}"#.to_vec();
@@ -222,12 +249,43 @@ mod tests {
         let import = Shape { import: true, ..Shape::default() };
         let line =
             br#"{"offset":3,"timestamp":5,"key":null,"value":{"base64":"/w=="},"headers":[["a","b"]]}"#;
-        let (stream, record) = import.record(line.to_vec(), 7).unwrap().unwrap();
-        assert_eq!((stream, record.timestamp, record.key), (None, 5, None));
+        let (named, record) = import.record(line.to_vec(), 7).unwrap().unwrap();
+        assert_eq!((named, record.timestamp, record.key), (Named::default(), 5, None));
         assert_eq!(record.value.as_deref(), Some(&b"\xff"[..]));
         assert_eq!(record.headers, [("a".to_owned(), Some(Bytes::from("b")))]);
         let (_, record) = import.record(br#"{"value":"x"}"#.to_vec(), 7).unwrap().unwrap();
         assert_eq!(record.timestamp, 7);
+        let line = br#"{"tenant":"acme","stream":"orders","value":"x"}"#.to_vec();
+        let (named, _) = import.record(line, 7).unwrap().unwrap();
+        assert_eq!((named.tenant.unwrap().as_str(), named.stream.unwrap().as_str()), ("acme", "orders"));
+    }
+
+    #[test]
+    fn a_compressed_file_is_unpacked_where_that_is_allowed_whatever_its_name() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("lines");
+        let mut packed = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::default());
+        io::Write::write_all(&mut packed, b"a\nb\n").unwrap();
+        // Two members one after the other are one file, as with `cat`.
+        let packed = packed.finish().unwrap().repeat(2);
+        io::Write::write_all(&mut File::create(&path).unwrap(), &packed).unwrap();
+        let lines = |may_be_compressed| {
+            let mut input = Input::open(Some(&path), may_be_compressed).unwrap();
+            let mut lines = Vec::new();
+            while let Some(chunk) = input.chunks.blocking_recv() {
+                lines.extend(chunk.unwrap());
+            }
+            (lines, input.size)
+        };
+        assert_eq!(lines(true), ([b"a", b"b", b"a", b"b"].map(|line| line.to_vec()).to_vec(), None));
+        assert_eq!(lines(false).1, Some(packed.len() as u64));
+        io::Write::write_all(&mut File::create(&path).unwrap(), &packed[..packed.len() - 5]).unwrap();
+        let mut input = Input::open(Some(&path), true).unwrap();
+        let mut last = None;
+        while let Some(chunk) = input.chunks.blocking_recv() {
+            last = Some(chunk);
+        }
+        assert!(last.unwrap().is_err(), "a file that is cut short is no shorter file");
     }
 
     #[test]
@@ -236,7 +294,7 @@ mod tests {
         let path = dir.path().join("lines");
         for (text, expected) in [("", vec![]), ("a\nb\n", vec!["a", "b"]), ("a\n\nb", vec!["a", "", "b"])] {
             io::Write::write_all(&mut File::create(&path).unwrap(), text.as_bytes()).unwrap();
-            let mut input = Input::open(Some(&path)).unwrap();
+            let mut input = Input::open(Some(&path), true).unwrap();
             let mut lines = Vec::new();
             while let Some(chunk) = input.chunks.blocking_recv() {
                 lines.extend(chunk.unwrap());
@@ -244,7 +302,7 @@ mod tests {
             assert_eq!(lines, expected.iter().map(|line| line.as_bytes().to_vec()).collect::<Vec<_>>());
             assert_eq!(input.size, Some(text.len() as u64));
         }
-        assert!(Input::open(Some(&dir.path().join("absent"))).is_err());
-        assert!(Input::open(Some(dir.path())).is_err());
+        assert!(Input::open(Some(&dir.path().join("absent")), false).is_err());
+        assert!(Input::open(Some(dir.path()), false).is_err());
     }
 }

@@ -52,7 +52,7 @@ async fn run(cli: Cli) -> Result<(), Failure> {
             catalogue::restore_point(&connect(&cli).await?, command, cli.json).await
         }
         Command::Append(args) => {
-            let plan = append::Plan::new(args)?;
+            let plan = append::Plan::new(args, cli.tenant.is_some())?;
             append::run(&connect(&cli).await?, plan, cli.json).await
         }
         Command::Read(args) => {
@@ -65,13 +65,18 @@ async fn run(cli: Cli) -> Result<(), Failure> {
         Command::Archive(command) => admin::archive(&cli.admin, *command, cli.json).await,
         Command::Snapshot => admin::act(&cli.admin, "/admin/snapshot", cli.json).await,
         Command::Completions { shell } => {
-            clap_complete::generate(*shell, &mut Cli::command(), "duramenctl", &mut std::io::stdout().lock());
-            Ok(())
+            let mut script = Vec::new();
+            clap_complete::generate(*shell, &mut Cli::command(), "duramenctl", &mut script);
+            output::line(String::from_utf8_lossy(&script).trim_end())
         }
     }
 }
 
 async fn connect(cli: &Cli) -> Result<Client, Failure> {
     let options = ConnectOptions { retry_for: RETRY_FOR, ..ConnectOptions::default() };
-    Ok(Client::connect_with(&cli.endpoint, options).await?.with_tenant(cli.tenant.clone()))
+    let client = Client::connect_with(&cli.endpoint, options).await?;
+    Ok(match &cli.tenant {
+        Some(tenant) => client.with_tenant(tenant.clone()),
+        None => client,
+    })
 }

@@ -2,7 +2,10 @@
 
 use std::io::{self, Write as _};
 
+use bytesize::ByteSize;
 use comfy_table::{ContentArrangement, Table, presets};
+use duramen_client::when;
+use duramen_types::HybridTime;
 use serde_json::{Map, Value};
 
 use crate::failure::Failure;
@@ -31,6 +34,9 @@ pub fn fields(rows: Vec<(&str, String)>) -> Result<(), Failure> {
     table.add_rows(rows.into_iter().map(|(name, value)| vec![name.to_owned(), value]));
     line(&table.to_string())
 }
+
+/// Headings that tell the rows of a table apart.
+const FIRST: [&str; 3] = ["name", "shard", "condition"];
 
 fn new_table() -> Table {
     let mut table = Table::new();
@@ -62,6 +68,8 @@ pub fn document(document: &Value) -> Result<(), Failure> {
                 headings.push(name);
             }
         }
+        // What a row is about comes first; JSON says nothing of the order.
+        headings.sort_by_key(|name| FIRST.iter().position(|first| first == name).unwrap_or(FIRST.len()));
         let cell = |row: &[(String, String)], heading: &str| {
             row.iter().find(|(name, _)| name == heading).map(|(_, value)| value.clone()).unwrap_or_default()
         };
@@ -88,7 +96,7 @@ impl<'a> Flat<'a> {
             Value::Array(items) if items.iter().any(Value::is_object) => {
                 self.lists.push((name.to_owned(), items));
             }
-            _ => self.fields.push((name.to_owned(), text(value))),
+            _ => self.fields.push((name.to_owned(), shown(name, value))),
         }
     }
 
@@ -98,8 +106,23 @@ impl<'a> Flat<'a> {
             Value::Object(members) => {
                 members.iter().for_each(|(key, value)| self.add_inline(&join(name, key), value));
             }
-            _ => self.fields.push((name.to_owned(), text(value))),
+            _ => self.fields.push((name.to_owned(), shown(name, value))),
         }
+    }
+}
+
+/// A value as people read it: its name tells bytes, seconds and hybrid times.
+fn shown(name: &str, value: &Value) -> String {
+    let last = name.rsplit('.').next().unwrap_or(name);
+    let is = |unit: &str| last == unit || last.strip_suffix(unit).is_some_and(|start| start.ends_with('_'));
+    match (value.as_u64(), value.as_f64()) {
+        (Some(bytes), _) if is("bytes") => ByteSize(bytes).to_string(),
+        (Some(micros), _) if matches!(last, "time" | "closed_through") => match micros {
+            0 => "-".to_owned(),
+            _ => when::format(HybridTime::from_micros(micros)),
+        },
+        (None, Some(seconds)) if is("seconds") => format!("{seconds:.3}"),
+        _ => text(value),
     }
 }
 
@@ -146,7 +169,7 @@ mod tests {
         let fields: Vec<(&str, &str)> =
             flat.fields.iter().map(|(name, value)| (name.as_str(), value.as_str())).collect();
         assert_eq!(fields.len(), 4);
-        for field in [("status", "ok"), ("disk.free_bytes", "5"), ("disk.path", "-"), ("nodes", "a, b")] {
+        for field in [("status", "ok"), ("disk.free_bytes", "5 B"), ("disk.path", "-"), ("nodes", "a, b")] {
             assert!(fields.contains(&field), "{field:?} in {fields:?}");
         }
         assert_eq!(flat.lists.len(), 1);
@@ -156,6 +179,21 @@ mod tests {
         let mut row = Flat::default();
         row.add_inline("", &flat.lists[0].1[1]);
         assert!(row.fields.contains(&("extra".to_owned(), "[{\"x\":1}]".to_owned())));
+    }
+
+    #[test]
+    fn bytes_seconds_and_times_are_shown_as_such() {
+        for (name, value, expected) in [
+            ("lag_bytes", json!(2048), "2.0 KiB"),
+            ("disk.bytes", json!(0), "0 B"),
+            ("duration_seconds", json!(0.010_341_887), "0.010"),
+            ("time", json!(1_795_684_147_516_877_u64), "2026-11-26T09:09:07.516877Z"),
+            ("closed_through", json!(0), "-"),
+            ("uptime", json!(5), "5"),
+            ("kilobytes", json!(5), "5"),
+        ] {
+            assert_eq!(shown(name, &value), expected, "{name}");
+        }
     }
 
     #[test]

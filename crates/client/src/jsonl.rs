@@ -9,6 +9,8 @@
 //! The timestamp is in milliseconds since 1970. A line that is written and read back gives the same record, byte for
 //! byte. When read, `offset` and `timestamp` are optional, `key` and `value` default to `null`, `headers` to none; a
 //! member that is not known is refused, so that nothing is lost in silence.
+//!
+//! In an export of many streams each line also has `tenant` and `stream`, before the other members.
 
 use std::borrow::Cow;
 use std::io;
@@ -16,8 +18,8 @@ use std::io;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
 use bytes::Bytes;
-use duramen_types::Offset;
 use duramen_types::batch::{Record, RecordRef};
+use duramen_types::{Offset, StreamName, TenantName};
 use serde::{Deserialize, Serialize};
 
 /// A line that is not a record.
@@ -36,6 +38,9 @@ pub struct Line {
     pub offset: Option<Offset>,
     /// Whether the line has a timestamp; the record's is 0 where it has none.
     pub has_timestamp: bool,
+    /// Whose record it is, if the line says so.
+    pub tenant: Option<TenantName>,
+    pub stream: Option<StreamName>,
     pub record: Record,
 }
 
@@ -78,7 +83,14 @@ pub fn parse(line: &[u8]) -> Result<Line, Error> {
         headers: headers.collect::<Result<_, Error>>()?,
         timestamp: read.timestamp.unwrap_or_default(),
     };
-    Ok(Line { offset: read.offset.map(Offset::new), has_timestamp: read.timestamp.is_some(), record })
+    let wrong = |error: duramen_types::NameError| Error { reason: error.to_string() };
+    Ok(Line {
+        offset: read.offset.map(Offset::new),
+        has_timestamp: read.timestamp.is_some(),
+        tenant: read.tenant.map(|name| TenantName::parse(&name)).transpose().map_err(wrong)?,
+        stream: read.stream.map(|name| StreamName::parse(&name)).transpose().map_err(wrong)?,
+        record,
+    })
 }
 
 #[derive(Serialize)]
@@ -100,6 +112,8 @@ impl Written<'_> {
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Read<'a> {
+    tenant: Option<String>,
+    stream: Option<String>,
     offset: Option<u64>,
     timestamp: Option<i64>,
     #[serde(borrow, default)]
@@ -184,6 +198,10 @@ mod tests {
         let read = parse(b"{\"value\":\"a\\u0000\\\"b\",\"key\":null,\"timestamp\":-1}\r\n").unwrap();
         assert_eq!(read.record.value.as_deref(), Some(&b"a\0\"b"[..]));
         assert_eq!((read.record.key, read.record.timestamp, read.has_timestamp), (None, -1, true));
+        assert_eq!((read.tenant, read.stream), (None, None));
+        let read = parse(br#"{"tenant":"acme","stream":"orders","offset":1,"value":"x"}"#).unwrap();
+        assert_eq!(read.tenant.unwrap().as_str(), "acme");
+        assert_eq!(read.stream.unwrap().as_str(), "orders");
     }
 
     #[test]
@@ -198,6 +216,8 @@ mod tests {
             ("{\"offset\":-1}", "invalid value"),
             ("{\"headers\":[[\"a\"]]}", "invalid length"),
             ("{\"timestamp\":\"now\"}", "invalid type"),
+            ("{\"stream\":\"a/b\"}", "contains '/'"),
+            ("{\"tenant\":\"A\",\"stream\":\"a\"}", "tenant name"),
             ("{} {}", "trailing characters"),
         ] {
             let message = parse(text.as_bytes()).unwrap_err().to_string();
@@ -227,7 +247,8 @@ mod tests {
             let text = line(offset, &record);
             prop_assert_eq!(text.find('\n'), Some(text.len() - 1), "one line each");
             let read = parse(text.as_bytes()).unwrap();
-            prop_assert_eq!(read, Line { offset: Some(Offset::new(offset)), has_timestamp: true, record });
+            let offset = Some(Offset::new(offset));
+            prop_assert_eq!(read, Line { offset, has_timestamp: true, tenant: None, stream: None, record });
         }
 
         #[test]
