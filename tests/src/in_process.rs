@@ -1,6 +1,7 @@
 //! An S3 server inside the test program, for machines that can't have MinIO and for suites that want both.
 
 use std::net::{Ipv4Addr, SocketAddr};
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use anyhow::{Context, Result};
@@ -25,7 +26,8 @@ pub(crate) struct InProcessServer {
 }
 
 impl InProcessServer {
-    pub fn start() -> Result<Self> {
+    /// Starts one; `conditional` is whether it honours `If-None-Match`, without which it replaces what is there.
+    pub fn start(conditional: bool) -> Result<Self> {
         let directory = tempfile::Builder::new().prefix("duramen-s3s-").tempdir()?;
         // Its error is no `std::error::Error`.
         let files = s3s_fs::FileSystem::new(directory.path()).map_err(|error| {
@@ -41,24 +43,28 @@ impl InProcessServer {
             std::net::TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).context("no loopback port is free")?;
         listener.set_nonblocking(true)?;
         let address = listener.local_addr()?;
-        runtime.spawn(serve(listener, service));
+        let replaces = (!conditional).then(|| directory.path().to_owned());
+        runtime.spawn(serve(listener, service, replaces));
         Ok(Self { address, runtime: Some(runtime), _directory: directory })
     }
 }
 
-async fn serve(listener: std::net::TcpListener, service: S3Service) {
+async fn serve(listener: std::net::TcpListener, service: S3Service, replaces: Option<PathBuf>) {
     let listener = TcpListener::from_std(listener).expect("a non-blocking listener can be registered");
     // `s3s-fs` looks whether an object exists and then writes it: two creations at once would both succeed.
     let writes = Arc::new(tokio::sync::Mutex::new(()));
     while let Ok((socket, _)) = listener.accept().await {
-        let (service, writes) = (service.clone(), Arc::clone(&writes));
+        let (service, writes, replaces) = (service.clone(), Arc::clone(&writes), replaces.clone());
         let service = service_fn(move |request: hyper::Request<hyper::body::Incoming>| {
-            let (service, writes) = (service.clone(), Arc::clone(&writes));
+            let (service, writes, replaces) = (service.clone(), Arc::clone(&writes), replaces.clone());
             async move {
                 let _one_at_a_time = match *request.method() {
                     hyper::Method::GET | hyper::Method::HEAD => None,
                     _ => Some(writes.lock().await),
                 };
+                if let Some(directory) = &replaces {
+                    forget_condition(directory, &request);
+                }
                 hyper::service::Service::call(&service, request).await
             }
         });
@@ -66,6 +72,15 @@ async fn serve(listener: std::net::TcpListener, service: S3Service) {
             // A connection that breaks is the client's to notice.
             let _ = Builder::new(TokioExecutor::new()).serve_connection(TokioIo::new(socket), service).await;
         });
+    }
+}
+
+/// Makes a conditional PUT succeed whatever is there. The header itself is signed and can't be taken away.
+fn forget_condition<B>(directory: &Path, request: &hyper::Request<B>) {
+    let conditional = request.headers().contains_key(hyper::header::IF_NONE_MATCH);
+    if *request.method() == hyper::Method::PUT && conditional {
+        // Absent is as good.
+        let _ = std::fs::remove_file(directory.join(request.uri().path().trim_start_matches('/')));
     }
 }
 

@@ -3,6 +3,7 @@
 //! - [`s3_server()`] gives the S3 server of this run, MinIO wherever that is possible, and [`Bucket`] a bucket of one's
 //!   own on it; [`S3Server::in_process`] and [`S3Server::minio`] ask for one of the two.
 //! - [`programs()`] builds the four programs once and says where they are.
+//! - [`Tool`] runs one of them to its end; [`Shell`] runs the commands of a document.
 //! - [`NodeProcess`] is a running `duramen serve`: killed, stopped, started again; its output is shown when a test fails.
 //!
 //! Everything here is synchronous and may be called from an async test as well. Nothing sleeps: waiting is for a
@@ -15,9 +16,13 @@ mod node;
 mod process;
 mod programs;
 mod s3;
+mod shell;
+mod tool;
 
 pub use deadline::Deadline;
 pub use node::{NodeProcess, NodeSettings};
 pub use process::{Process, Signal};
 pub use programs::{Programs, programs};
-pub use s3::{Bucket, S3Server, ServerKind, object_store_used, s3_server};
+pub use s3::{Bucket, S3Server, ServerKind, minio_program, object_store_used, s3_server};
+pub use shell::{Block, Shell, shell_blocks};
+pub use tool::{Ran, Tool};

@@ -6,7 +6,8 @@ use std::sync::{Arc, OnceLock, Weak};
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
-use object_store::aws::{AmazonS3, AmazonS3Builder};
+use object_store::aws::{AmazonS3, AmazonS3Builder, AwsAuthorizer, AwsCredential};
+use object_store::client::HttpRequestBody;
 use object_store::path::Path;
 use object_store::signer::Signer;
 use parking_lot::Mutex;
@@ -86,6 +87,25 @@ pub fn object_store_used() -> Result<String> {
     })
 }
 
+/// The MinIO program, for a test that can't do with another server; `None`, with a word on standard error, where this
+/// machine can't have it and need not.
+pub fn minio_program() -> Result<Option<PathBuf>> {
+    match minio::program() {
+        Ok(program) => Ok(Some(program)),
+        Err(error) if minio_is_required() => {
+            Err(error.context(format!("{REQUIRE_VARIABLE} is set, and MinIO can't be had")))
+        }
+        Err(error) => {
+            eprintln!("SKIPPED: this test needs MinIO: {error:#}");
+            Ok(None)
+        }
+    }
+}
+
+fn minio_is_required() -> bool {
+    std::env::var_os(REQUIRE_VARIABLE).is_some_and(|value| !value.is_empty() && value != "0")
+}
+
 #[derive(Debug)]
 enum Choice {
     External(String),
@@ -98,9 +118,7 @@ fn choice() -> &'static Result<Choice, String> {
     static CHOICE: OnceLock<Result<Choice, String>> = OnceLock::new();
     CHOICE.get_or_init(|| {
         let endpoint = std::env::var(ENDPOINT_VARIABLE).ok().filter(|endpoint| !endpoint.is_empty());
-        let required =
-            std::env::var_os(REQUIRE_VARIABLE).is_some_and(|value| !value.is_empty() && value != "0");
-        choose(endpoint, required, minio::program)
+        choose(endpoint, minio_is_required(), minio::program)
     })
 }
 
@@ -138,7 +156,16 @@ impl S3Server {
 
     /// Starts an in-process server of one's own.
     pub fn in_process() -> Result<Self> {
-        let server = InProcessServer::start()?;
+        Self::start_in_process(true)
+    }
+
+    /// Starts an in-process server that ignores `If-None-Match`, as some stores that call themselves S3 do.
+    pub fn without_conditional_put() -> Result<Self> {
+        Self::start_in_process(false)
+    }
+
+    fn start_in_process(conditional: bool) -> Result<Self> {
+        let server = InProcessServer::start(conditional)?;
         let endpoint = format!("http://{}", server.address);
         Ok(Self::ours(endpoint, Server::InProcess { _server: server }))
     }
@@ -213,12 +240,7 @@ impl Credentials {
         let the_bucket = Path::ROOT;
         let url = store.signed_url(method.parse()?, &the_bucket, Duration::from_secs(60));
         let url = futures::executor::block_on(url)?;
-        let request = hyper::Request::builder().method(method).uri(url.as_str()).body("")?;
-        let agent = ureq::Agent::config_builder().http_status_as_error(false);
-        let agent = agent.timeout_global(Some(Duration::from_secs(30))).build().new_agent();
-        let mut response = agent.run(request).with_context(|| format!("{endpoint} does not answer"))?;
-        let body = response.body_mut().read_to_string()?;
-        Ok((response.status().as_u16(), body))
+        ask(hyper::Request::builder().method(method).uri(url.as_str()).body(String::new())?)
     }
 
     fn store(&self, endpoint: &str, bucket: &str) -> Result<AmazonS3> {
@@ -232,6 +254,16 @@ impl Credentials {
             .with_secret_access_key(&self.secret_key)
             .build()?)
     }
+}
+
+/// The status and body of the answer to a request.
+fn ask(request: hyper::Request<String>) -> Result<(u16, String)> {
+    let agent = ureq::Agent::config_builder().http_status_as_error(false);
+    let agent = agent.timeout_global(Some(Duration::from_secs(30))).build().new_agent();
+    let uri = request.uri().clone();
+    let mut response = agent.run(request).with_context(|| format!("{uri} does not answer"))?;
+    let body = response.body_mut().read_to_string()?;
+    Ok((response.status().as_u16(), body))
 }
 
 /// A bucket of one test; it keeps its server running.
@@ -272,6 +304,40 @@ impl Bucket {
         ]
         .map(|(name, value)| (name.to_owned(), value.to_owned()))
         .to_vec()
+    }
+
+    /// Lets everybody who comes without a key do `actions` (like `s3:GetObject`), and nothing else. False where the
+    /// server knows no such policies.
+    pub fn allow_anonymous(&self, actions: &[&str]) -> Result<bool> {
+        if self.server.kind() == ServerKind::InProcess {
+            return Ok(false);
+        }
+        let statement = |of_bucket: bool, resource: String| {
+            let actions: Vec<_> =
+                actions.iter().filter(|action| action.ends_with("Bucket") == of_bucket).collect();
+            (!actions.is_empty()).then(|| {
+                serde_json::json!({
+                    "Effect": "Allow", "Principal": { "AWS": ["*"] }, "Action": actions, "Resource": [resource],
+                })
+            })
+        };
+        let bucket = format!("arn:aws:s3:::{}", self.name);
+        let statements: Vec<_> = [statement(true, bucket.clone()), statement(false, format!("{bucket}/*"))]
+            .into_iter()
+            .flatten()
+            .collect();
+        let policy = serde_json::json!({ "Version": "2012-10-17", "Statement": statements });
+        let Credentials { access_key, secret_key } = self.server.credentials.clone();
+        let credential = AwsCredential { key_id: access_key, secret_key, token: None };
+        let body = policy.to_string();
+        let uri = format!("{}/{}/?policy=", self.server.endpoint, self.name);
+        let mut request = hyper::Request::put(uri).body(HttpRequestBody::from(body.clone()))?;
+        AwsAuthorizer::new(&credential, "s3", REGION).try_authorize(&mut request, None)?;
+        let (status, answer) = ask(request.map(|_| body))?;
+        if status != 204 && status != 200 {
+            bail!("{} takes no policy for {}: {status} {answer}", self.server.endpoint, self.name);
+        }
+        Ok(true)
     }
 
     /// The bucket itself: to look at what was stored, or to damage it.

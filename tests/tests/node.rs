@@ -1,4 +1,5 @@
-//! A node as a process: it starts, says where it listens, survives being killed, and stops when asked.
+//! A node as a process: it starts, says where it listens, survives being killed, and stops when asked. What it refuses to
+//! start on is in `bad_input`.
 
 use std::net::TcpStream;
 
@@ -27,17 +28,6 @@ fn a_killed_node_starts_again_on_its_directory() {
         assert!(!node.process().is_running());
         node.start_again().unwrap();
     }
-}
-
-#[test]
-fn a_directory_in_use_is_refused() {
-    let directory = tempfile::tempdir().unwrap();
-    let settings = NodeSettings::in_directory(directory.path());
-    let mut node = settings.clone().start().unwrap();
-    let (status, said) = settings.start_expecting_refusal().unwrap();
-    assert_eq!(status.code(), Some(1), "{said}");
-    assert!(said.contains(directory.path().to_str().unwrap()), "{said}");
-    assert!(said.contains(&node.process().id().to_string()), "the other process is named: {said}");
 }
 
 #[test]

@@ -1,0 +1,120 @@
+//! Data directories: in use, of another node, of a newer version, and what is none.
+
+use std::path::Path;
+
+use anyhow::Result;
+use tempfile::TempDir;
+
+use super::*;
+
+/// A stopped node's directory, and its settings.
+fn stopped() -> Result<(TempDir, NodeSettings)> {
+    let directory = tempfile::tempdir()?;
+    let settings = NodeSettings::in_directory(&directory.path().join("data"))
+        .archive_in_directory(&directory.path().join("archive"))
+        .set("cluster.shards", "2");
+    let mut node = settings.clone().start()?;
+    ensure!(node.terminate()?.code() == Some(0), "{}", node.process().output());
+    Ok((directory, settings))
+}
+
+fn refused(settings: NodeSettings, parts: &[&str]) -> Result<()> {
+    let (status, said) = settings.start_expecting_refusal()?;
+    ensure!(status.code() == Some(1), "{status}: {said}");
+    for part in parts {
+        ensure!(said.contains(part), "the node does not say {part:?}:\n{said}");
+    }
+    Ok(())
+}
+
+/// Everything below a directory with its size, but for the lock file, which says who looked last.
+fn contents(directory: &Path) -> Result<Vec<(String, u64)>> {
+    let mut found = Vec::new();
+    for file in std::fs::read_dir(directory)? {
+        let (path, name) = {
+            let file = file?;
+            (file.path(), file.file_name())
+        };
+        if path.is_dir() {
+            found.push((path.display().to_string(), 0));
+            found.extend(contents(&path)?);
+        } else if name != "LOCK" {
+            found.push((path.display().to_string(), path.metadata()?.len()));
+        }
+    }
+    found.sort();
+    Ok(found)
+}
+
+#[test]
+fn a_directory_in_use_is_refused_by_every_program_with_who_uses_it() -> Result<()> {
+    let asked = Asked::start()?;
+    let data = asked.node.data().to_owned();
+    let named = data.display().to_string();
+    let mut asked = asked;
+    let holder = format!("is in use by process {}", asked.node.process().id());
+    let parts = [named.as_str(), holder.as_str(), "stop that process, or use another data directory"];
+    refused(NodeSettings::in_directory(&data), &parts)?;
+    let url = asked.archive_url();
+    Tool::node()?.args(["doctor", "--data"]).args([data.as_os_str()]).fail(1, &parts)?;
+    Tool::restore(&url)?.args(["repair", "--data"]).args([data.as_os_str()]).fail(1, &parts)?;
+    Tool::archiver(&url)?.args(["run", "--data"]).args([data.as_os_str()]).fail(1, &parts)?;
+    ensure!(asked.node.admin_get("/ready")?.0 == 200, "the node that has it goes on");
+    Ok(())
+}
+
+#[test]
+fn a_directory_of_another_node_is_refused() -> Result<()> {
+    let (directory, settings) = stopped()?;
+    let data = directory.path().join("data").display().to_string();
+    let parts = [data.as_str(), "belongs to node 1, but this is node 2", "use that one's data directory"];
+    refused(settings.clone().set("node.id", "2"), &parts)?;
+    let parts = [data.as_str(), "shard count 2", "shard count 5"];
+    refused(settings.clone().set("cluster.shards", "5"), &parts)?;
+    let parts = ["belongs to branch main", "the configuration names other", "leave archive.branch out"];
+    refused(settings.set("archive.branch", "other"), &parts)?;
+    Ok(())
+}
+
+#[test]
+fn a_directory_of_a_newer_version_is_refused_by_every_program_and_left_alone() -> Result<()> {
+    let (directory, settings) = stopped()?;
+    let data = directory.path().join("data");
+    let file = data.join("node.json");
+    let mut node: Value = serde_json::from_slice(&std::fs::read(&file)?)?;
+    node["format_version"] = 99.into();
+    node["a_later_idea"] = true.into();
+    #[expect(clippy::disallowed_methods, reason = "a test changes a directory behind the node's back")]
+    std::fs::write(&file, node.to_string())?;
+    let before = contents(&data)?;
+    let named = data.display().to_string();
+    let parts = [named.as_str(), "format version 99", "use a newer release"];
+    refused(settings, &parts)?;
+    let url = format!("file://{}", directory.path().join("archive").display());
+    Tool::node()?.args(["doctor", "--data"]).args([&data]).fail(1, &parts)?;
+    Tool::restore(&url)?.args(["repair", "--data"]).args([&data]).fail(1, &parts)?;
+    Tool::archiver(&url)?.args(["run", "--data"]).args([&data]).fail(1, &parts)?;
+    ensure!(contents(&data)? == before, "nothing in it was changed");
+    Ok(())
+}
+
+#[test]
+fn what_is_no_data_directory_is_refused_and_left_alone() -> Result<()> {
+    let directory = tempfile::tempdir()?;
+    let (absent, other) = (directory.path().join("absent"), directory.path().join("other"));
+    std::fs::create_dir(&other)?;
+    #[expect(clippy::disallowed_methods, reason = "somebody's file")]
+    std::fs::write(other.join("letter.txt"), "dear")?;
+    for path in [&absent, &other] {
+        let before = contents(directory.path())?;
+        let named = path.display().to_string();
+        Tool::node()?
+            .args(["doctor", "--data"])
+            .args([path])
+            .fail(1, &[&named, "no node's data directory"])?;
+        let run = Tool::archiver("file:///nowhere")?.args(["run", "--data"]).args([path]);
+        run.fail(1, &[&named, "no node's data directory"])?;
+        ensure!(contents(directory.path())? == before, "nothing was made in {named}");
+    }
+    Ok(())
+}

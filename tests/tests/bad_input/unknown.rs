@@ -1,0 +1,82 @@
+//! Unknown stream, tenant or cursor.
+
+use anyhow::Result;
+use tonic::Code;
+
+use super::*;
+
+#[test]
+fn an_unknown_stream_is_named_and_the_way_to_find_or_create_it_given() -> Result<()> {
+    let mut asked = Asked::start_with(|settings| settings.set("log.auto_create_streams", "false"))?;
+    let (what, todo) = ("stream default/nobody does not exist", "create it, or look for the right name");
+    for line in [
+        "read nobody",
+        "stream describe nobody",
+        "stream trim nobody 0",
+        "stream delete nobody",
+        "cursor list nobody",
+        "cursor commit nobody me 0",
+    ] {
+        asked.ctl(line)?.fail(1, &[what, "[unknown_stream]", "duramenctl stream list"])?;
+    }
+    asked.ctl("append nobody")?.input("x\n").fail(1, &["line 1 of standard input", what, "stream create"])?;
+    for (method, path, body) in [
+        ("GET", "/nobody", ""),
+        ("GET", "/nobody/records", ""),
+        ("POST", "/nobody/records", r#"{"records":[{"value":"x"}]}"#),
+        ("GET", "/nobody/cursors/me", ""),
+        ("DELETE", "/nobody", ""),
+    ] {
+        asked.http_refused((method, path), body, (404, "unknown_stream"), &[what, todo])?;
+    }
+    let refusal = (Code::NotFound, "unknown_stream");
+    asked.grpc_refused(async |log| log.append(append("", "nobody", "x")).await, refusal, &[what, todo])?;
+    let from = v1::read_request::From::Offset(0);
+    asked.grpc_refused(async |log| log.read(read("nobody", from)).await, refusal, &[what, todo])?;
+    Ok(())
+}
+
+#[test]
+fn an_unknown_tenant_is_named_and_the_way_to_create_it_given() -> Result<()> {
+    let mut asked = Asked::start()?;
+    let what = "tenant acme does not exist";
+    for line in ["stream list --tenant acme", "stream create orders --tenant acme"] {
+        asked.ctl(line)?.fail(1, &[what, "[unknown_tenant]", "duramenctl tenant list"])?;
+    }
+    asked.ctl("append orders --tenant acme")?.input("x\n").fail(1, &[what, "[unknown_tenant]"])?;
+    for method in ["PUT", "GET", "DELETE"] {
+        let request = (method, "/v1/tenants/acme/streams/orders");
+        asked.http_refused(request, "", (404, "unknown_tenant"), &[what, "create it"])?;
+    }
+    let refusal = (Code::NotFound, "unknown_tenant");
+    asked.grpc_refused(
+        async |log| log.append(append("acme", "orders", "x")).await,
+        refusal,
+        &[what, "create it"],
+    )?;
+    Ok(())
+}
+
+#[test]
+fn an_unknown_cursor_is_named_with_its_stream() -> Result<()> {
+    let mut asked = Asked::start()?;
+    asked.ctl("append orders")?.input("x\n").succeed()?;
+    let (what, todo) = ("stream default/orders has no cursor \"me\"", "commit it first");
+    for line in ["cursor get orders me", "read orders --from cursor:me"] {
+        asked.ctl(line)?.fail(1, &[what, "[unknown_cursor]", "duramenctl cursor list"])?;
+    }
+    asked
+        .ctl("cursor delete orders me")?
+        .fail(1, &["stream default/orders has no such cursor", "cursor list"])?;
+    asked.http_refused(("GET", "/orders/cursors/me"), "", (404, "unknown_cursor"), &[what, todo])?;
+    asked.http_refused(
+        ("GET", "/orders/records?from=cursor:me"),
+        "",
+        (404, "unknown_cursor"),
+        &[what, todo],
+    )?;
+    let from = v1::read_request::From::Cursor("me".to_owned());
+    let refusal = (Code::NotFound, "unknown_cursor");
+    asked.grpc_refused(async |log| log.read(read("orders", from)).await, refusal, &[what, todo])?;
+    Ok(())
+}
