@@ -30,7 +30,7 @@ pub(crate) async fn run(cli: Cli) -> Result {
         return Ok(Outcome::Done);
     }
     let clock: Arc<dyn Clock> = Arc::new(SystemClock::new());
-    let Some(url) = &common.archive else {
+    let Some(url) = common.archive.as_deref().filter(|url| !url.is_empty()) else {
         return Err(Failure::usage("which archive? give --archive URL, or set DURAMEN_ARCHIVE"));
     };
     let store = Store::open(url, &common.store_options(), Arc::clone(&clock), Random::from_system()).await?;

@@ -2,6 +2,7 @@
 
 use std::net::SocketAddr;
 
+use duramen_archive::StoreOptions;
 use tokio_cron_scheduler::Job;
 use tracing_subscriber::EnvFilter;
 use url::{Host, Url};
@@ -70,7 +71,16 @@ fn sizes(config: &Config, found: &mut Vec<(&'static str, String)>) {
 
 fn archive(config: &Config, found: &mut Vec<(&'static str, String)>) {
     let archive = &config.archive;
-    if let Some(Err(message)) = archive.url.as_deref().map(check_url) {
+    let checked = archive.url.as_deref().map(|url| {
+        check_url(url)?;
+        // Its query has options too; those that are settings of their own are checked with them.
+        let options = StoreOptions { allow_http: archive.allow_http, ..StoreOptions::default() };
+        options.validate(url).map_err(|error| match error {
+            duramen_archive::Error::Config { problems, .. } => problems.join("; "),
+            error => error.to_string(),
+        })
+    });
+    if let Some(Err(message)) = checked {
         found.push(("archive.url", message));
     }
     if let Some(endpoint) = archive.endpoint.as_deref() {
