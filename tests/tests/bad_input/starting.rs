@@ -162,7 +162,9 @@ fn a_disk_at_its_reserve_takes_no_appends_says_so_and_serves_on() -> Result<()> 
     std::fs::write(&ballast, vec![0; usize::try_from(size)?])?;
 
     node.start_again()?;
-    let refused = Tool::ctl(&node)?.line("append orders").input("after\n");
+    // Files that are there already have some room left; far less than this.
+    let refused =
+        Tool::ctl(&node)?.line("append orders").input(format!("{}\n", "x".repeat(200_000)).repeat(300));
     refused.fail(1, &["[disk_full]", "free", "free space on the node's disk"])?;
     ensure!(Tool::ctl(&node)?.line("read orders").succeed()?.contains("before"), "reads go on");
     let health = Tool::ctl(&node)?.line("health").run()?;
