@@ -17,6 +17,10 @@ use crate::api::{
 };
 use crate::shard::{Job, Outcome, Shard, Waiting};
 
+/// How long a look at a cursor waits for the archive to say how old the record is that its reader is at.
+const LAG_PATIENCE: Duration = Duration::from_secs(2);
+/// And how long the answer to a commit does.
+const COMMIT_LAG_PATIENCE: Duration = Duration::from_millis(100);
 /// How often a configuration change is tried again when another one came between.
 const CONFIGURE_ATTEMPTS: usize = 8;
 
@@ -124,14 +128,15 @@ impl Node {
     ) -> Result<CursorInfo> {
         let (shard, id, ()) = self.locate(stream, |_| ())?;
         let op = ControlOp::CommitCursor { stream: id, cursor: cursor.clone(), offset };
-        self.control(&shard, op, stream).await?;
-        self.cursor(stream, cursor).await
+        let committed = self.control(&shard, op, stream).await?.0.applied.time;
+        // It is committed: whatever else the answer says, it must not say that it isn't.
+        self.cursor_info(stream, cursor.clone(), Cursor { offset, committed }, COMMIT_LAG_PATIENCE).await
     }
 
     pub async fn cursor(&self, stream: &StreamRef, cursor: &CursorName) -> Result<CursorInfo> {
         let (_, _, found) = self.locate(stream, |found| found.cursors.get(cursor).copied())?;
         match found {
-            Some(position) => self.cursor_info(stream, cursor.clone(), position).await,
+            Some(position) => self.cursor_info(stream, cursor.clone(), position, LAG_PATIENCE).await,
             None => Err(Error::new(
                 Code::UnknownCursor,
                 format!("stream {stream} has no cursor {:?}: commit it first", cursor.as_str()),
@@ -143,7 +148,7 @@ impl Node {
         let (_, _, cursors) = self.locate(stream, |found| found.cursors.clone())?;
         let mut infos = Vec::with_capacity(cursors.len());
         for (cursor, position) in cursors {
-            infos.push(self.cursor_info(stream, cursor, position).await?);
+            infos.push(self.cursor_info(stream, cursor, position, LAG_PATIENCE).await?);
         }
         Ok(infos)
     }
@@ -286,20 +291,26 @@ impl Node {
         }
     }
 
+    /// A cursor with its lag. Where the archive has the record and can't be read within `patience`, the lag is what it is at
+    /// most: the stream's age.
     async fn cursor_info(
         &self,
         stream: &StreamRef,
         cursor: CursorName,
         position: Cursor,
+        patience: Duration,
     ) -> Result<CursorInfo> {
-        let (_, _, (first, next)) = self.locate(stream, |found| (found.trimmed, found.next))?;
+        let look = |found: &Stream| (found.trimmed, found.next, found.created);
+        let (_, _, (first, next, created)) = self.locate(stream, look)?;
         let from = position.offset.max(first);
         let lag = if from >= next {
             Duration::ZERO
         } else {
-            match self.time_of(stream, from).await? {
-                Some(time) => self.clock().wall().now().since(time),
-                None => Duration::ZERO,
+            let now = self.clock().wall().now();
+            match tokio::time::timeout(patience, self.time_of(stream, from)).await {
+                Ok(Ok(Some(time))) => now.since(time),
+                Ok(Ok(None)) => Duration::ZERO,
+                Ok(Err(_)) | Err(_) => now.since(created),
             }
         };
         Ok(CursorInfo {
