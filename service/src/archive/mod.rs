@@ -3,6 +3,7 @@
 mod open;
 mod retention;
 mod rounds;
+mod schedule;
 mod status;
 
 use std::path::PathBuf;
@@ -86,6 +87,8 @@ struct Shared {
     last_closed: Mutex<Option<HybridTime>>,
     /// The ends of the shards' user entries when a round last closed them all.
     closed_ends: Mutex<Vec<Index>>,
+    /// What the schedule's runs found.
+    schedule: Mutex<schedule::Outcome>,
 }
 
 /// The running archive of a node.
@@ -119,6 +122,7 @@ impl ArchiveTask {
             closed_through: Mutex::new(None),
             last_closed: Mutex::new(None),
             closed_ends: Mutex::new(Vec::new()),
+            schedule: Mutex::default(),
         });
         let tasks = vec![tokio::spawn(rounds::run(Arc::clone(&shared)))];
         Self { shared, tasks: Mutex::new(tasks) }

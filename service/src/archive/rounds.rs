@@ -15,7 +15,7 @@ use futures::future::join_all;
 use tokio::sync::oneshot;
 use tokio::task::JoinSet;
 
-use super::{Opened, Shared, archived};
+use super::{Opened, Shared, archived, schedule};
 use crate::shard::{Job, Shard, Waiting};
 
 /// Cuts on request are at least this far apart for one shard: at most two a second.
@@ -34,18 +34,8 @@ pub(super) async fn run(shared: Arc<Shared>) {
         tasks.spawn(serve_requests(Arc::clone(&shared), Arc::clone(&opened), Arc::clone(shard)));
     }
     tasks.spawn(rounds(Arc::clone(&shared), Arc::clone(&opened)));
-    match snapshots(Arc::clone(&shared), Arc::clone(&opened)).await {
-        Ok(scheduler) => {
-            // The scheduler lives as long as this task.
-            while tasks.join_next().await.is_some() {}
-            drop(scheduler);
-        }
-        Err(error) => {
-            tracing::error!(%error, "snapshots can't be scheduled");
-            *shared.last_error.lock() = Some(error.to_string());
-            while tasks.join_next().await.is_some() {}
-        }
-    }
+    tasks.spawn(schedule::run(Arc::clone(&shared), opened));
+    while tasks.join_next().await.is_some() {}
 }
 
 /// Notices user entries that are not archived, and asks for a cut when they fill a segment.
@@ -237,32 +227,4 @@ async fn tick(shard: &Arc<Shard>) -> Option<(Index, HybridTime)> {
     shard.submit(Job::Tick(Waiting { outcome: sender, budget: None }));
     let outcome = outcome.await.ok()?.ok()?;
     Some((outcome.id.index.next(), outcome.applied.time))
-}
-
-/// Takes snapshots of shards that changed, on the configured schedule.
-async fn snapshots(
-    shared: Arc<Shared>,
-    opened: Arc<Opened>,
-) -> Result<tokio_cron_scheduler::JobScheduler, tokio_cron_scheduler::JobSchedulerError> {
-    let scheduler = tokio_cron_scheduler::JobScheduler::new().await?;
-    let schedule = shared.settings.archive.snapshot_schedule.clone();
-    // The scheduler starts a job again while its last run still works: one at a time is enough.
-    let running = Arc::new(tokio::sync::Mutex::new(()));
-    let job = tokio_cron_scheduler::Job::new_async(schedule.as_str(), move |_, _| {
-        let (shared, opened, running) = (Arc::clone(&shared), Arc::clone(&opened), Arc::clone(&running));
-        Box::pin(async move {
-            let Ok(_one_at_a_time) = running.try_lock() else { return };
-            for archiver in &opened.archivers {
-                let mut archiver = archiver.lock().await;
-                let changed =
-                    archiver.last_snapshot().is_none_or(|last| last < archiver.boundary().user_end());
-                if changed && let Err(error) = archiver.snapshot().await {
-                    shared.failed(&error.to_string());
-                }
-            }
-        })
-    })?;
-    scheduler.add(job).await?;
-    scheduler.start().await?;
-    Ok(scheduler)
 }

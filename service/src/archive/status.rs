@@ -1,12 +1,42 @@
 //! How far the archive is, for people and metrics.
 
+use std::time::Duration;
+
+use duramen_types::HybridTime;
+
 use super::{ArchiveTask, Shared, archived};
 use crate::status::{ArchiveStatus, ArchivedShard};
+use crate::telemetry::{ArchiveUse, Observed};
 
 impl ArchiveTask {
     /// The present state; contacts nothing.
     pub fn status(&self) -> ArchiveStatus {
         self.shared.status()
+    }
+
+    /// Sets the metrics of the archive; contacts nothing.
+    pub fn observe(&self, observed: &Observed) {
+        let shared = &self.shared;
+        let opened = shared.opened.borrow().clone();
+        let seconds = |time: Option<HybridTime>| {
+            time.map_or(0.0, |time| Duration::from_micros(time.as_micros()).as_secs_f64())
+        };
+        let (cache_hits, cache_misses) = opened.as_ref().map_or((0, 0), |o| o.history.cache().lookups());
+        let schedule = shared.schedule.lock().clone();
+        observed.archive(&ArchiveUse {
+            failing: opened.is_none() || shared.last_error.lock().is_some(),
+            segment_age_seconds: shared.settings.archive.segment_age.as_secs_f64(),
+            recovery_window_seconds: shared.settings.archive.recovery_window.as_secs_f64(),
+            closed_through: seconds(*shared.closed_through.lock()),
+            snapshots: seconds(schedule.snapshots),
+            verified: seconds(schedule.verified),
+            findings: schedule.findings,
+            cache_hits,
+            cache_misses,
+        });
+        for (operation, count) in shared.store.requests() {
+            observed.archive_requests(operation.name(), count.answered, count.failed);
+        }
     }
 }
 

@@ -1,5 +1,6 @@
 //! What operators ask of a node: health, status, and work on the archive.
 
+use std::collections::BTreeMap;
 use std::sync::Weak;
 use std::time::Duration;
 
@@ -9,6 +10,7 @@ use super::start::is_full;
 use super::{Inner, Node};
 use crate::api::Result;
 use crate::status::{Check, Condition, DiskStatus, Health, ShardStatus, Status};
+use crate::telemetry::TenantUse;
 
 /// Archiving further behind than this many times the segment age makes a node degraded.
 const LAG_FACTOR: u32 = 5;
@@ -18,11 +20,24 @@ const GAUGES: Duration = Duration::from_secs(5);
 
 /// Keeps the gauges of a node up to date, until the node is gone.
 pub(super) async fn keep_gauges(node: Weak<Inner>) {
+    if let Some(inner) = node.upgrade() {
+        let node = Node(inner);
+        let now = Duration::from_micros(node.clock().wall().now().as_micros());
+        node.metrics().observed().started(now.saturating_sub(node.uptime()).as_secs_f64());
+    }
     loop {
         let Some(inner) = node.upgrade() else { return };
         Node(inner).set_gauges();
         tokio::time::sleep(GAUGES).await;
     }
+}
+
+/// What the file system that holds `directory` offers to users, used or not; `None` where there is none, as on a
+/// simulated disk.
+fn file_system_size(directory: &std::path::Path) -> Option<u64> {
+    let stat = rustix::fs::statvfs(directory).ok()?;
+    let for_root_only = stat.f_bfree.saturating_sub(stat.f_bavail);
+    stat.f_blocks.saturating_sub(for_root_only).checked_mul(stat.f_frsize)
 }
 
 impl Node {
@@ -39,6 +54,35 @@ impl Node {
         if let Some(status) = self.archive_status_now() {
             metrics.archive_lag(status.lag_entries, status.lag_bytes, status.lag_seconds);
         }
+        let observed = metrics.observed();
+        observed.memory();
+        if let Some(bytes) = file_system_size(self.data()) {
+            observed.disk_size(bytes);
+        }
+        let log = self.wal().stats();
+        observed.wal_reads(log.cache_hits, log.file_reads);
+        observed.tenants(&self.tenant_uses());
+        if let Some(archive) = &self.0.archive {
+            archive.observe(observed);
+        }
+    }
+
+    fn tenant_uses(&self) -> BTreeMap<String, TenantUse> {
+        let mut uses: BTreeMap<String, TenantUse> = BTreeMap::new();
+        for shard in self.shards() {
+            let state = shard.view.state.read();
+            for (_, stream) in state.streams() {
+                if !uses.contains_key(stream.tenant.as_str()) {
+                    uses.insert(stream.tenant.to_string(), TenantUse::default());
+                }
+                let Some(tenant) = uses.get_mut(stream.tenant.as_str()) else { continue };
+                tenant.streams += 1;
+                tenant.records += stream.next.since(stream.trimmed);
+                let slowest = stream.cursors.values().map(|cursor| stream.next.since(cursor.offset)).max();
+                tenant.cursor_lag = tenant.cursor_lag.max(slowest.unwrap_or(0));
+            }
+        }
+        uses
     }
 
     /// Checks the parts that the node depends on; each with how long it took.

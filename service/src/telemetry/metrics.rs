@@ -7,6 +7,7 @@ use metrics::{Counter, Gauge, Histogram, Label, Recorder as _, SharedString, Uni
 use metrics_exporter_prometheus::{Matcher, PrometheusBuilder, PrometheusHandle, PrometheusRecorder};
 
 use super::names::{self, Kind, Metric};
+use super::observed::Observed;
 use crate::api::Code;
 
 /// Every code in its order of declaration, so that a code is its own position.
@@ -98,6 +99,7 @@ pub struct Metrics {
     uploaded: Counter,
     upload_duration: Histogram,
     clock_skew: Gauge,
+    observed: Observed,
 }
 
 struct AppendMetrics {
@@ -153,6 +155,7 @@ impl Metrics {
             upload_duration: registry.histogram(names::ARCHIVE_UPLOAD_DURATION, &[]),
             clock_skew: registry.gauge(names::CLOCK_SKEW, &[]),
             handle: registry.recorder.handle(),
+            observed: Observed::new(registry),
         }
     }
 
@@ -160,6 +163,11 @@ impl Metrics {
     pub fn render(&self) -> String {
         self.handle.run_upkeep();
         self.handle.render()
+    }
+
+    /// What is looked up every few seconds.
+    pub fn observed(&self) -> &Observed {
+        &self.observed
     }
 
     /// Folds what histograms collected; to be called every few seconds, or their memory grows with the traffic.
@@ -301,12 +309,12 @@ impl fmt::Debug for Gauged {
 }
 
 #[expect(clippy::cast_precision_loss, reason = "a gauge is a float; above 2^53 the last digits don't matter")]
-fn float(number: u64) -> f64 {
+pub(super) fn float(number: u64) -> f64 {
     number as f64
 }
 
 /// Registers metrics as they are declared.
-struct Registry {
+pub(super) struct Registry {
     recorder: PrometheusRecorder,
 }
 
@@ -342,12 +350,20 @@ impl Registry {
         metrics::Key::from_parts(metric.name, labels)
     }
 
-    fn counter(&self, metric: Metric, values: &[&'static str]) -> Counter {
+    pub(super) fn counter(&self, metric: Metric, values: &[&'static str]) -> Counter {
         self.recorder.register_counter(&Self::key(metric, values), &METADATA)
     }
 
-    fn gauge(&self, metric: Metric, values: &[&'static str]) -> Gauge {
+    pub(super) fn gauge(&self, metric: Metric, values: &[&'static str]) -> Gauge {
         self.recorder.register_gauge(&Self::key(metric, values), &METADATA)
+    }
+
+    /// A gauge whose one label has a value that is only known at run time.
+    pub(super) fn gauge_of(&self, metric: Metric, value: &str) -> Gauge {
+        debug_assert_eq!(metric.labels.len(), 1, "{} has other labels", metric.name);
+        let labels: Vec<_> =
+            metric.labels.iter().map(|(label, _)| Label::new(*label, value.to_owned())).collect();
+        self.recorder.register_gauge(&metrics::Key::from_parts(metric.name, labels), &METADATA)
     }
 
     fn histogram(&self, metric: Metric, values: &[&'static str]) -> Histogram {

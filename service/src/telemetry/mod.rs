@@ -3,10 +3,12 @@
 mod logs;
 mod metrics;
 mod names;
+mod observed;
 mod reference;
 
 pub use logs::{Error as LogsError, start_logs};
 pub use metrics::{Gauged, Metrics, Port, ReadSource};
+pub use observed::{ArchiveUse, Observed, TenantUse};
 pub use reference::metrics_reference;
 
 /// The program's version.

@@ -31,6 +31,8 @@ const GROUP: &[f64] = &[1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0, 128.0, 256.0, 512.
 
 const ACK: (&str, &str) = ("ack", "the level acknowledged: `local`, `quorum`, `archived`");
 
+const TENANT: (&str, &str) = ("tenant", "its name; `other` for all beyond the first 50 together");
+
 macro_rules! metrics {
     ($($constant:ident = $name:literal, $kind:expr, $unit:literal, [$($label:expr),*], $help:literal;)+) => {
         $(
@@ -72,10 +74,21 @@ metrics! {
         "Connections open now.";
     CONNECTIONS_REFUSED = "duramen_connections_failed_total", Kind::Counter, "", [("port", "`clients` or `admin`")],
         "Connections that ended with an error of the protocol or a time-out.";
+    PROCESS_START = "duramen_process_start_time_seconds", Kind::Gauge, "seconds", [],
+        "When the process started, seconds since 1970.";
+    PROCESS_MEMORY = "duramen_process_resident_memory_bytes", Kind::Gauge, "bytes", [],
+        "Memory of the process that is in RAM.";
     STREAMS = "duramen_streams", Kind::Gauge, "", [],
         "Streams alive in the shards that this node leads.";
     BUDGET_USED = "duramen_byte_budget_used_bytes", Kind::Gauge, "bytes", [],
         "Bytes received and not yet acknowledged; at `log.byte_budget` appends are refused or wait.";
+
+    TENANT_STREAMS = "duramen_tenant_streams", Kind::Gauge, "", [TENANT],
+        "Streams of the tenant.";
+    TENANT_RECORDS = "duramen_tenant_records", Kind::Gauge, "", [TENANT],
+        "Records that can be read in the tenant's streams.";
+    TENANT_CURSOR_LAG = "duramen_tenant_cursor_lag_records", Kind::Gauge, "", [TENANT],
+        "How many records the tenant's slowest cursor is behind its stream's tail.";
 
     WAL_FSYNC_DURATION = "duramen_wal_fsync_duration_seconds", Kind::Histogram(LATENCY), "seconds", [],
         "Duration of a group commit's fsync.";
@@ -87,6 +100,11 @@ metrics! {
         "Segment files of the WAL.";
     WAL_BYTES = "duramen_wal_bytes", Kind::Gauge, "bytes", [],
         "Bytes of the WAL's segment files.";
+    WAL_READS = "duramen_wal_reads_total", Kind::Counter, "",
+        [("source", "where they were: `memory` or `file`")],
+        "Entries read from the local log, for readers and the archiver.";
+    DISK_SIZE = "duramen_disk_size_bytes", Kind::Gauge, "bytes", [],
+        "Size of the data directory's file system, less what only its administrator may use.";
     DISK_AVAILABLE = "duramen_disk_available_bytes", Kind::Gauge, "bytes", [],
         "Free bytes of the data directory's file system.";
     DISK_FULL = "duramen_disk_full", Kind::Gauge, "", [],
@@ -107,6 +125,29 @@ metrics! {
         "Bytes of objects uploaded.";
     ARCHIVE_UPLOAD_DURATION = "duramen_archive_upload_duration_seconds", Kind::Histogram(UPLOAD), "seconds", [],
         "Duration of an upload with its retries.";
+
+    ARCHIVE_REQUESTS = "duramen_archive_requests_total", Kind::Counter, "",
+        [("operation", "`create`, `read`, `stat`, `list` (once a listing) or `delete`"),
+         ("result", "`answered` (also that it exists, or doesn't) or `failed`")],
+        "Requests to the object store, each attempt counted.";
+    ARCHIVE_CACHE = "duramen_archive_cache_lookups_total", Kind::Counter, "", [("result", "`hit` or `miss`")],
+        "Blocks and pages of archived segments that a cold read looked for in the block cache.";
+    ARCHIVE_FAILING = "duramen_archive_failing", Kind::Gauge, "", [],
+        "1 while the archive isn't open or the last attempt to archive failed, else 0.";
+    ARCHIVE_SEGMENT_AGE = "duramen_archive_segment_age_seconds", Kind::Gauge, "seconds", [],
+        "The setting `archive.segment_age`; 0 without an archive.";
+    ARCHIVE_WINDOW = "duramen_archive_recovery_window_seconds", Kind::Gauge, "seconds", [],
+        "The setting `archive.recovery_window`; 0 without an archive.";
+    ARCHIVE_CLOSED = "duramen_archive_closed_through_timestamp_seconds", Kind::Gauge, "seconds", [],
+        "The latest instant that can be restored, seconds since 1970; 0 before the process closed one.";
+    ARCHIVE_SNAPSHOT = "duramen_archive_snapshot_timestamp_seconds", Kind::Gauge, "seconds", [],
+        "When a run of `archive.snapshot_schedule` last left every changed shard with a snapshot, seconds since 1970; \
+         before the first run, when the archive was opened; 0 before that.";
+    ARCHIVE_VERIFIED = "duramen_archive_verification_timestamp_seconds", Kind::Gauge, "seconds", [],
+        "The time of the last verification of the branch, seconds since 1970, as of the last run of \
+         `archive.snapshot_schedule`; 0 if there was none.";
+    ARCHIVE_FINDINGS = "duramen_archive_verification_findings", Kind::Gauge, "", [],
+        "Objects that the last verification found altered or missing.";
 
     CLOCK_SKEW = "duramen_hybrid_time_skew_seconds", Kind::Gauge, "seconds", [],
         "How far the hybrid time is ahead of this machine's clock.";

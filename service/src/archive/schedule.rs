@@ -1,0 +1,88 @@
+//! What happens on `archive.snapshot_schedule`: snapshots of shards that changed, and a look at the last verification.
+
+use std::sync::Arc;
+
+use duramen_archive::{Depth, Verdict};
+use duramen_types::HybridTime;
+use tokio_cron_scheduler::{Job, JobScheduler, JobSchedulerError};
+
+use super::{Opened, Shared};
+
+/// What the runs so far came to.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Outcome {
+    /// When a run last left every changed shard with a snapshot; before the first, when the archive was opened.
+    pub(super) snapshots: Option<HybridTime>,
+    /// The time of the branch's last verification, by whoever made it.
+    pub(super) verified: Option<HybridTime>,
+    /// The objects that it found altered or missing.
+    pub(super) findings: u64,
+}
+
+/// Works on the schedule until the task is aborted.
+pub(super) async fn run(shared: Arc<Shared>, opened: Arc<Opened>) {
+    shared.schedule.lock().snapshots = Some(shared.clock.wall().now());
+    shared.look_at_verification().await;
+    let scheduler = match start(&shared, &opened).await {
+        Ok(scheduler) => scheduler,
+        Err(error) => {
+            tracing::error!(%error, "snapshots can't be scheduled");
+            *shared.last_error.lock() = Some(error.to_string());
+            return;
+        }
+    };
+    // The scheduler lives as long as this task.
+    std::future::pending::<()>().await;
+    drop(scheduler);
+}
+
+async fn start(shared: &Arc<Shared>, opened: &Arc<Opened>) -> Result<JobScheduler, JobSchedulerError> {
+    let scheduler = JobScheduler::new().await?;
+    scheduler.add(job(shared, opened, &shared.settings.archive.snapshot_schedule)?).await?;
+    scheduler.start().await?;
+    Ok(scheduler)
+}
+
+fn job(shared: &Arc<Shared>, opened: &Arc<Opened>, schedule: &str) -> Result<Job, JobSchedulerError> {
+    let (shared, opened) = (Arc::clone(shared), Arc::clone(opened));
+    // The scheduler starts a job again while its last run still works: one at a time is enough.
+    let running = Arc::new(tokio::sync::Mutex::new(()));
+    Job::new_async(schedule, move |_, _| {
+        let (shared, opened, running) = (Arc::clone(&shared), Arc::clone(&opened), Arc::clone(&running));
+        Box::pin(async move {
+            let Ok(_one_at_a_time) = running.try_lock() else { return };
+            shared.take_snapshots(&opened).await;
+            shared.look_at_verification().await;
+        })
+    })
+}
+
+impl Shared {
+    async fn take_snapshots(&self, opened: &Opened) {
+        let mut complete = true;
+        for archiver in &opened.archivers {
+            let mut archiver = archiver.lock().await;
+            let changed = archiver.last_snapshot().is_none_or(|last| last < archiver.boundary().user_end());
+            if changed && let Err(error) = archiver.snapshot().await {
+                self.failed(&error.to_string());
+                complete = false;
+            }
+        }
+        if complete {
+            self.schedule.lock().snapshots = Some(self.clock.wall().now());
+        }
+    }
+
+    /// Reads the branch's last verdict; one listing and one object.
+    async fn look_at_verification(&self) {
+        match Verdict::latest(&self.store, &self.settings.branch, Depth::Quick).await {
+            Ok(Some(verdict)) => {
+                let mut outcome = self.schedule.lock();
+                outcome.verified = Some(verdict.time);
+                outcome.findings = u64::try_from(verdict.findings.len()).unwrap_or(u64::MAX);
+            }
+            Ok(None) => {}
+            Err(error) => tracing::warn!(%error, "the last verification can't be looked up"),
+        }
+    }
+}
