@@ -13,8 +13,10 @@ use crate::Node;
 use crate::config::{self, Layers, Loaded, Problem, Problems, Source};
 use crate::demo::DemoArgs;
 use crate::doctor::DoctorArgs;
+use crate::reload::Reload;
 use crate::server::Listeners;
-use crate::telemetry;
+use crate::service_manager;
+use crate::telemetry::{self, LogLevel};
 
 /// The version with the commit that it was built from.
 const LONG_VERSION: &str = env!("DURAMEN_VERSION");
@@ -158,7 +160,9 @@ fn serve(args: &ServeArgs) -> ExitCode {
     if args.validate {
         return print(loaded.show().as_bytes());
     }
-    finish(start(loaded))
+    // What SIGHUP reads again: the file may have changed, the rest is what the process was started with.
+    let reread = || layers(args, std::env::vars_os()).and_then(|layers| Loaded::from_layers(&layers));
+    finish(start(loaded, &reread))
 }
 
 fn finish(result: anyhow::Result<()>) -> ExitCode {
@@ -239,18 +243,23 @@ fn layers(
     if problems.is_empty() { Ok(Layers { file, environment, flags }) } else { Err(Problems(problems)) }
 }
 
-fn start(loaded: Loaded) -> anyhow::Result<()> {
-    telemetry::start_logs(&loaded.config.telemetry).context("logging")?;
+fn start(loaded: Loaded, reread: &dyn Fn() -> Result<Loaded, Problems>) -> anyhow::Result<()> {
+    let level = telemetry::start_logs(&loaded.config.telemetry).context("logging")?;
     let runtime =
         tokio::runtime::Builder::new_multi_thread().enable_all().build().context("the async runtime")?;
-    runtime.block_on(run_node(loaded))
+    runtime.block_on(run_node(loaded, level, reread))
 }
 
-/// Runs a node until SIGTERM or SIGINT; a second signal ends it at once, as a crash would.
-async fn run_node(loaded: Loaded) -> anyhow::Result<()> {
-    let config = Arc::new(loaded.config);
+/// Runs a node until SIGTERM or SIGINT, reloading its configuration on SIGHUP; a second signal ends it at once, as a crash would.
+async fn run_node(
+    loaded: Loaded,
+    level: LogLevel,
+    reread: &dyn Fn() -> Result<Loaded, Problems>,
+) -> anyhow::Result<()> {
+    let config = Arc::new(loaded.config.clone());
     let mut terminate = signal(SignalKind::terminate()).context("the handler of SIGTERM")?;
     let mut interrupt = signal(SignalKind::interrupt()).context("the handler of SIGINT")?;
+    let mut hang_up = signal(SignalKind::hangup()).context("the handler of SIGHUP")?;
     // The ports come first: a second node on them fails before it touches anything.
     let listeners = Listeners::bind(&config.listen).await?;
     let node = tokio::select! {
@@ -269,12 +278,26 @@ async fn run_node(loaded: Loaded) -> anyhow::Result<()> {
         archive = config.archive.url.as_deref().unwrap_or("none"),
         "the node is serving"
     );
+    service_manager::ready();
+    let watchdog = tokio::spawn(service_manager::watchdog(node.clone()));
+    let mut reload = Reload::new(loaded, node.clone(), level);
+    let reloading = async {
+        while hang_up.recv().await.is_some() {
+            service_manager::reloading();
+            reload.apply(reread());
+            service_manager::ready();
+        }
+        std::future::pending().await
+    };
     tokio::select! {
+        () = reloading => {}
         _ = terminate.recv() => {}
         _ = interrupt.recv() => {}
         // Nothing more can be promised: recovery after a restart finds out what the disk holds.
         failure = node.failed() => anyhow::bail!("{failure}; the node ends, its restart recovers"),
     }
+    watchdog.abort();
+    service_manager::stopping();
     tracing::info!(timeout = ?config.shutdown.timeout, "stopping");
     let stop = async {
         if !serving.drain(config.shutdown.timeout).await {

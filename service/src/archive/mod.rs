@@ -89,6 +89,8 @@ struct Shared {
     closed_ends: Mutex<Vec<Index>>,
     /// What the schedule's runs found.
     schedule: Mutex<schedule::Outcome>,
+    /// `archive.snapshot_schedule`, which may change while the node runs.
+    snapshot_schedule: watch::Sender<String>,
 }
 
 /// The running archive of a node.
@@ -110,6 +112,7 @@ impl ArchiveTask {
     ) -> Self {
         let shared = Arc::new(Shared {
             store,
+            snapshot_schedule: watch::Sender::new(settings.archive.snapshot_schedule.clone()),
             settings,
             wal,
             pending: shards.iter().map(|_| Pending::default()).collect(),
@@ -131,6 +134,15 @@ impl ArchiveTask {
     /// The archive's address, without secrets.
     pub fn url(&self) -> String {
         self.shared.store.url().to_string()
+    }
+
+    /// Takes snapshots on another schedule from now on; it must be one.
+    pub fn reschedule_snapshots(&self, schedule: &str) {
+        self.shared.snapshot_schedule.send_if_modified(|running| {
+            let other = running != schedule;
+            schedule.clone_into(running);
+            other
+        });
     }
 
     /// Asks for a cut of `shard` as soon as possible.

@@ -23,30 +23,37 @@ pub(super) struct Outcome {
 pub(super) async fn run(shared: Arc<Shared>, opened: Arc<Opened>) {
     shared.schedule.lock().snapshots = Some(shared.clock.wall().now());
     shared.look_at_verification().await;
-    let scheduler = match start(&shared, &opened).await {
-        Ok(scheduler) => scheduler,
-        Err(error) => {
-            tracing::error!(%error, "snapshots can't be scheduled");
-            *shared.last_error.lock() = Some(error.to_string());
-            return;
-        }
-    };
-    // The scheduler lives as long as this task.
-    std::future::pending::<()>().await;
-    drop(scheduler);
+    if let Err(error) = follow(&shared, &opened).await {
+        tracing::error!(%error, "snapshots can't be scheduled");
+        *shared.last_error.lock() = Some(error.to_string());
+    }
 }
 
-async fn start(shared: &Arc<Shared>, opened: &Arc<Opened>) -> Result<JobScheduler, JobSchedulerError> {
+/// Keeps to the schedule, also when it changes.
+async fn follow(shared: &Arc<Shared>, opened: &Arc<Opened>) -> Result<(), JobSchedulerError> {
+    // Lives as long as this task.
     let scheduler = JobScheduler::new().await?;
-    scheduler.add(job(shared, opened, &shared.settings.archive.snapshot_schedule)?).await?;
     scheduler.start().await?;
-    Ok(scheduler)
-}
-
-fn job(shared: &Arc<Shared>, opened: &Arc<Opened>, schedule: &str) -> Result<Job, JobSchedulerError> {
-    let (shared, opened) = (Arc::clone(shared), Arc::clone(opened));
+    let mut schedule = shared.snapshot_schedule.subscribe();
     // The scheduler starts a job again while its last run still works: one at a time is enough.
     let running = Arc::new(tokio::sync::Mutex::new(()));
+    loop {
+        let wanted = schedule.borrow_and_update().clone();
+        let id = scheduler.add(job(shared, opened, &running, &wanted)?).await?;
+        if schedule.changed().await.is_err() {
+            return Ok(());
+        }
+        scheduler.remove(&id).await?;
+    }
+}
+
+fn job(
+    shared: &Arc<Shared>,
+    opened: &Arc<Opened>,
+    running: &Arc<tokio::sync::Mutex<()>>,
+    schedule: &str,
+) -> Result<Job, JobSchedulerError> {
+    let (shared, opened, running) = (Arc::clone(shared), Arc::clone(opened), Arc::clone(running));
     Job::new_async(schedule, move |_, _| {
         let (shared, opened, running) = (Arc::clone(&shared), Arc::clone(&opened), Arc::clone(&running));
         Box::pin(async move {

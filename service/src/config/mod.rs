@@ -54,6 +54,14 @@ config! {
 }
 
 impl Loaded {
+    /// The keys of the settings of which `other` has another value, in the order in which they are declared.
+    pub fn differences(&self, other: &Self) -> Vec<&'static str> {
+        let (mut one, mut other) = (self.config.clone(), other.config.clone());
+        let pairs = one.settings().into_iter().zip(other.settings());
+        let differing = pairs.filter(|(one, other)| one.value.toml() != other.value.toml());
+        differing.map(|(setting, _)| setting.key).collect()
+    }
+
     /// The effective configuration as a `duramen.toml`, each line with where its value came from.
     pub fn show(&self) -> String {
         let mut config = self.config.clone();

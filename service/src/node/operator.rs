@@ -149,6 +149,13 @@ impl Node {
         Check { name, condition, duration_seconds: took.as_secs_f64(), detail }
     }
 
+    /// Takes snapshots on another schedule from now on; nothing without an archive.
+    pub fn reschedule_snapshots(&self, schedule: &str) {
+        if let Some(archive) = &self.0.archive {
+            archive.reschedule_snapshots(schedule);
+        }
+    }
+
     /// The node in one page.
     pub async fn status(&self) -> Status {
         let shards = self

@@ -5,9 +5,9 @@
 
 use std::io::IsTerminal as _;
 
-use tracing_subscriber::EnvFilter;
 use tracing_subscriber::layer::SubscriberExt as _;
 use tracing_subscriber::util::SubscriberInitExt as _;
+use tracing_subscriber::{EnvFilter, Registry, reload};
 
 use crate::config::{LogFormat, Telemetry};
 
@@ -20,17 +20,32 @@ pub enum Error {
         #[source]
         source: tracing_subscriber::filter::ParseError,
     },
+    #[error("the log level can't be changed any more")]
+    Reload(#[source] reload::Error),
     #[error("logging was started before in this process")]
     Started(#[from] tracing_subscriber::util::TryInitError),
 }
 
-/// Starts logging for the whole process; once.
-pub fn start_logs(config: &Telemetry) -> Result<(), Error> {
+/// What is logged, to be changed while the process runs.
+#[derive(Debug, Clone)]
+pub struct LogLevel(reload::Handle<EnvFilter, Registry>);
+
+impl LogLevel {
+    /// Logs as `telemetry.log_level` would say from now on.
+    pub fn set(&self, level: &str) -> Result<(), Error> {
+        self.0.reload(filter(level)?).map_err(Error::Reload)
+    }
+}
+
+fn filter(level: &str) -> Result<EnvFilter, Error> {
     // The libraries' own news at `info` would bury the node's; directives that name them win over this.
-    let directives = format!("openraft=warn,tokio_cron_scheduler=warn,{}", config.log_level);
-    let filter = EnvFilter::builder()
-        .parse(&directives)
-        .map_err(|source| Error::Level { level: config.log_level.clone(), source })?;
+    let directives = format!("openraft=warn,tokio_cron_scheduler=warn,{level}");
+    EnvFilter::builder().parse(&directives).map_err(|source| Error::Level { level: level.to_owned(), source })
+}
+
+/// Starts logging for the whole process; once.
+pub fn start_logs(config: &Telemetry) -> Result<LogLevel, Error> {
+    let (filter, level) = reload::Layer::new(filter(&config.log_level)?);
     let registry = tracing_subscriber::registry().with(filter);
     let lines = tracing_subscriber::fmt::layer()
         .with_writer(std::io::stderr)
@@ -44,5 +59,5 @@ pub fn start_logs(config: &Telemetry) -> Result<(), Error> {
                 .try_init()?;
         }
     }
-    Ok(())
+    Ok(LogLevel(level))
 }

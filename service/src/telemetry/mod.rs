@@ -6,7 +6,7 @@ mod names;
 mod observed;
 mod reference;
 
-pub use logs::{Error as LogsError, start_logs};
+pub use logs::{Error as LogsError, LogLevel, start_logs};
 pub use metrics::{Gauged, Metrics, Port, ReadSource};
 pub use observed::{ArchiveUse, Observed, TenantUse};
 pub use reference::metrics_reference;
