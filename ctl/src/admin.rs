@@ -91,7 +91,7 @@ pub async fn metrics(admin: &str, as_json: bool) -> Result<(), Failure> {
 }
 
 /// Shows the node's health; the exit code is the verdict.
-pub async fn health(admin: &str, as_json: bool) -> Result<(), Failure> {
+pub async fn health(admin: &str, degraded_ok: bool, as_json: bool) -> Result<(), Failure> {
     let unhealthy = |failure: Failure| failure.with_exit(USAGE);
     let answer = call(admin, Method::GET, "/health", TIMEOUT).await.map_err(unhealthy)?;
     // An unhealthy node may answer with an error status, and still says why.
@@ -99,16 +99,17 @@ pub async fn health(admin: &str, as_json: bool) -> Result<(), Failure> {
         return Err(unhealthy(answer.refused("/health")));
     };
     print(&document, as_json)?;
-    match verdict(answer.status, &document) {
+    match verdict(answer.status, &document, degraded_ok) {
         0 => Ok(()),
         exit => Err(Failure::verdict(exit)),
     }
 }
 
-/// 0 is ok, 1 degraded, 2 anything else.
-fn verdict(status: StatusCode, document: &Value) -> u8 {
+/// 0 is ok, 1 degraded (0 as well with `degraded_ok`), 2 anything else.
+fn verdict(status: StatusCode, document: &Value, degraded_ok: bool) -> u8 {
     match document.get("condition").and_then(Value::as_str) {
         Some("ok") if status.is_success() => 0,
+        Some("degraded") if degraded_ok => 0,
         Some("degraded") => FAILED,
         _ => USAGE,
     }
@@ -190,7 +191,9 @@ mod tests {
         ];
         for (status, document, expected) in cases {
             let status = StatusCode::from_u16(status).unwrap();
-            assert_eq!(verdict(status, &document), expected, "{status} {document}");
+            assert_eq!(verdict(status, &document, false), expected, "{status} {document}");
+            let degraded_is_ok = if expected == FAILED { 0 } else { expected };
+            assert_eq!(verdict(status, &document, true), degraded_is_ok, "{status} {document}");
         }
     }
 

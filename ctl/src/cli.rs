@@ -70,7 +70,11 @@ pub enum Command {
     /// Print the node's metrics.
     Metrics,
     /// Check the node: exit code 0 is ok, 1 degraded, 2 unhealthy or unreachable.
-    Health,
+    Health {
+        /// Exit with 0 for degraded too: for a supervisor that restarts what fails, where a restart heals nothing.
+        #[arg(long)]
+        degraded_ok: bool,
+    },
     /// Look after the archive.
     #[command(subcommand)]
     Archive(ArchiveCommand),

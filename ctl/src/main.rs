@@ -61,7 +61,7 @@ async fn run(cli: Cli) -> Result<(), Failure> {
         }
         Command::Status => admin::show(&cli.admin, "/status", cli.json).await,
         Command::Metrics => admin::metrics(&cli.admin, cli.json).await,
-        Command::Health => admin::health(&cli.admin, cli.json).await,
+        Command::Health { degraded_ok } => admin::health(&cli.admin, *degraded_ok, cli.json).await,
         Command::Archive(command) => admin::archive(&cli.admin, *command, cli.json).await,
         Command::Snapshot => admin::act(&cli.admin, "/admin/snapshot", cli.json).await,
         Command::Completions { shell } => {
