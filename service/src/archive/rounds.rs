@@ -117,6 +117,8 @@ impl Shared {
             Ok(()) => {
                 *self.last_closed.lock() = Some(closed.time);
                 if all {
+                    // Also where nothing was left to cut: an idle node is not failing for what went wrong before.
+                    *self.last_error.lock() = None;
                     *self.closed_through.lock() = closed.shards.iter().map(|item| item.closed).min();
                 }
                 all

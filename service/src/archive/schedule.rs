@@ -76,6 +76,7 @@ impl Shared {
             }
         }
         if complete {
+            *self.last_error.lock() = None;
             self.schedule.lock().snapshots = Some(self.clock.wall().now());
         }
     }
