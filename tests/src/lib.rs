@@ -5,11 +5,13 @@
 //! - [`programs()`] builds the four programs once and says where they are.
 //! - [`Tool`] runs one of them to its end; [`Shell`] runs the commands of a document.
 //! - [`NodeProcess`] is a running `duramen serve`: killed, stopped, started again; its output is shown when a test fails.
+//! - [`tool()`] finds programs that checks of files need, and [`run()`] runs one.
 //!
 //! Everything here is synchronous and may be called from an async test as well. Nothing sleeps: waiting is for a
 //! condition, under a [`Deadline`]. What is started here ends when its handle is dropped, also in a test that fails.
 
 mod deadline;
+mod external;
 mod in_process;
 mod minio;
 mod node;
@@ -20,6 +22,7 @@ mod shell;
 mod tool;
 
 pub use deadline::Deadline;
+pub use external::{python, run, tool};
 pub use node::{NodeProcess, NodeSettings};
 pub use process::{Process, Signal};
 pub use programs::{Programs, programs};
