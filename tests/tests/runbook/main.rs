@@ -1,0 +1,177 @@
+//! The commands of the runbook, run from its first to its last against a real node and its archive.
+
+use std::collections::BTreeSet;
+use std::net::{Ipv4Addr, TcpListener};
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+
+use anyhow::{Context, Result, bail, ensure};
+use duramen_tests::{Bucket, programs};
+
+fn workspace() -> &'static Path {
+    Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("the workspace is above this package")
+}
+
+/// The page's sections with the lines of their `sh` blocks.
+fn sections(page: &str) -> Vec<(String, String)> {
+    let mut sections = vec![(String::new(), String::new())];
+    let mut in_block = false;
+    for line in page.lines() {
+        let last = sections.last_mut().expect("it begins with one");
+        match line {
+            "```sh" => in_block = true,
+            "```" => in_block = false,
+            _ if in_block => {
+                last.1.push_str(line);
+                last.1.push('\n');
+            }
+            _ => {
+                if let Some(title) = line.strip_prefix("## ") {
+                    sections.push((title.to_owned(), String::new()));
+                }
+            }
+        }
+    }
+    sections
+}
+
+/// A machine's files below a directory of the test, and the node that runs on them.
+struct Machine {
+    root: PathBuf,
+    bucket: Bucket,
+    ports: [u16; 2],
+    path: String,
+    before: String,
+}
+
+impl Machine {
+    fn set_up(root: &Path, bucket: Bucket) -> Result<Self> {
+        let bin = root.join("bin");
+        std::fs::create_dir_all(&bin)?;
+        std::fs::create_dir_all(root.join("etc/duramen"))?;
+        std::fs::create_dir_all(root.join("var/lib"))?;
+        std::fs::copy(workspace().join("tests/tests/runbook/systemctl"), bin.join("systemctl"))?;
+        let programs = programs()?.duramen.parent().context("programs are in a directory")?.to_owned();
+        let path =
+            [bin.display().to_string(), programs.display().to_string(), std::env::var("PATH")?].join(":");
+        let ports = [free_port()?, free_port()?];
+        let machine = Self { root: root.to_owned(), bucket, ports, path, before: String::new() };
+        // The packaged configuration, on free ports, with an archive.
+        let packaged = std::fs::read_to_string(workspace().join("deploy/duramen.toml"))?;
+        let config = format!(
+            "{}\n[archive]\nurl = \"{}\"\nsegment_age = \"1s\"\n[listen]\nclients = \"127.0.0.1:{}\"\nadmin = \"127.0.0.1:{}\"\n",
+            machine.here(&packaged),
+            machine.url(),
+            ports[0],
+            ports[1],
+        );
+        std::fs::write(root.join("etc/duramen/duramen.toml"), config)?;
+        Ok(machine)
+    }
+
+    fn url(&self) -> String {
+        self.bucket.archive_url("runbook")
+    }
+
+    /// Commands for a whole machine, for this one.
+    fn here(&self, commands: &str) -> String {
+        commands
+            .replace("/var/lib/duramen", &self.root.join("var/lib/duramen").display().to_string())
+            .replace("/etc/duramen", &self.root.join("etc/duramen").display().to_string())
+            .replace("s3://bucket/prefix", &self.url())
+    }
+
+    fn run(&self, what: &str, commands: &str) -> Result<String> {
+        let [clients, admin] = self.ports;
+        let script = format!("set -eux -o pipefail\n{}", self.here(commands));
+        let mut bash = Command::new("bash");
+        bash.args(["-c", &script])
+            .current_dir(&self.root)
+            .env("PATH", &self.path)
+            .env("RUNBOOK_ROOT", &self.root)
+            .env("DURAMEN_ARCHIVE", self.url())
+            .env("DURAMEN_ENDPOINT", format!("http://127.0.0.1:{clients}"))
+            .env("DURAMEN_ADMIN", format!("http://127.0.0.1:{admin}"))
+            .env("BEFORE", &self.before)
+            .envs(self.bucket.environment())
+            .stdin(Stdio::null());
+        // A file and not a pipe: a node that is started here would keep that open.
+        let said = self.root.join("said");
+        let file = std::fs::File::create(&said)?;
+        let status = bash.stdout(file.try_clone()?).stderr(file).status().context("bash does not start")?;
+        let said = std::fs::read_to_string(said)?;
+        if !status.success() {
+            let journal = std::fs::read_to_string(self.root.join("journal")).unwrap_or_default();
+            bail!("{what}: {status}\n{said}\n---- the node's log ----\n{journal}");
+        }
+        Ok(said)
+    }
+
+    /// Brings about what the section is about.
+    fn set_the_scene(&mut self, section: &str) -> Result<()> {
+        let scene = match section {
+            "Daily check" => "printf 'one\\ntwo\\nthree\\n' | duramenctl append orders --ack archived",
+            "Node down" => "kill -9 $(cat duramen.pid)",
+            "Corruption" => {
+                // Whatever is not archived could not be repaired, and the runbook's command would say so.
+                self.run("scene", "duramenctl archive flush")?;
+                "cat > after-stop <<'END'\n#!/bin/sh\nset -e\n\
+                 for file in /var/lib/duramen/wal/*; do\n\
+                 printf 'damage' | dd of=\"$file\" bs=1 seek=4200 conv=notrunc status=none\ndone\nEND\nchmod +x after-stop"
+            }
+            "Wrong delete" => {
+                self.before = self.run("scene", "set +x\nexec 2>&1\ndate -u +%Y-%m-%dT%H:%M:%S.%6NZ")?;
+                let time = self.before.lines().last().context("date prints a time")?;
+                self.before = time.to_owned();
+                "duramenctl stream delete orders"
+            }
+            _ => return Ok(()),
+        };
+        self.run(&format!("the scene of {section}"), scene)?;
+        Ok(())
+    }
+}
+
+impl Drop for Machine {
+    fn drop(&mut self) {
+        if let Ok(pid) = std::fs::read_to_string(self.root.join("duramen.pid")) {
+            let _ = Command::new("kill").args(["-9", pid.trim()]).stderr(Stdio::null()).status();
+        }
+    }
+}
+
+fn free_port() -> Result<u16> {
+    Ok(TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?.local_addr()?.port())
+}
+
+#[test]
+fn every_command_of_the_runbook_works() -> Result<()> {
+    let page = std::fs::read_to_string(workspace().join("docs/operations/RUNBOOK.md"))?;
+    let directory = tempfile::tempdir()?;
+    let mut machine = Machine::set_up(directory.path(), Bucket::create()?)?;
+    let mut run = BTreeSet::new();
+    for (section, commands) in sections(&page) {
+        machine.set_the_scene(&section)?;
+        if commands.is_empty() {
+            continue;
+        }
+        let said = machine.run(&section, &commands)?;
+        match section.as_str() {
+            "Corruption" => ensure!(said.contains("damage"), "nothing was damaged:\n{said}"),
+            "Wrong delete" => ensure!(said.contains("3 orders.jsonl"), "not all records are back:\n{said}"),
+            "Emergency export" => ensure!(!said.contains("\n0 all.jsonl"), "nothing was exported:\n{said}"),
+            _ => {}
+        }
+        run.insert(section);
+    }
+    ensure!(run.len() >= 15, "only {run:?} have commands");
+    machine.run("the end", "systemctl stop duramen")?;
+    Ok(())
+}
+
+#[test]
+fn commands_are_found_under_their_sections() {
+    let page = "# Page\n```sh\na\n```\n## One\ntext\n```sh\nb\nc\n```\n```\nnot run\n```\n## Two\n";
+    let expected = [("", "a\n"), ("One", "b\nc\n"), ("Two", "")];
+    assert_eq!(sections(page), expected.map(|(title, lines)| (title.to_owned(), lines.to_owned())));
+}
