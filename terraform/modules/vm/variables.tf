@@ -1,0 +1,141 @@
+variable "name" {
+  description = "Name of the cluster; begins the names of everything made here."
+  type        = string
+  default     = "duramen"
+
+  validation {
+    condition     = can(regex("^[a-z][a-z0-9-]{0,30}$", var.name))
+    error_message = "Up to 31 lower-case letters, digits and hyphens, beginning with a letter."
+  }
+}
+
+variable "nodes" {
+  description = "The nodes by number (node.id), each with the subnet that it lives in: its volume stays in that subnet's zone."
+  type        = map(object({ subnet_id = string }))
+
+  validation {
+    condition     = length(var.nodes) == 1
+    error_message = "This version of Duramen runs one node: two on one archive would refuse each other."
+  }
+
+  validation {
+    condition     = alltrue([for number in keys(var.nodes) : can(regex("^[1-9][0-9]*$", number))])
+    error_message = "Nodes are numbered from 1."
+  }
+}
+
+variable "package" {
+  description = "A .tar.gz with the programs duramen, duramen-archiver, duramen-restore and duramenctl at its top, in S3, and its SHA-256. Built for the image's C library and var.architecture."
+  type = object({
+    bucket = string
+    key    = string
+    sha256 = string
+  })
+
+  validation {
+    condition     = can(regex("^[0-9a-f]{64}$", var.package.sha256))
+    error_message = "sha256 is the 64 hexadecimal digits that sha256sum prints."
+  }
+}
+
+variable "archive_url" {
+  description = "archive.url of the node, the output `url` of the module archive."
+  type        = string
+
+  validation {
+    condition     = startswith(var.archive_url, "s3://")
+    error_message = "An s3:// URL."
+  }
+}
+
+variable "policy_arns" {
+  description = "Policies of the node by a name of your choice: at least the output `node_policy_arn` of the module archive."
+  type        = map(string)
+}
+
+variable "settings" {
+  description = "More of the node's settings, as `section.key` to value, like { \"local_retention.bytes\" = \"20GiB\" }. See docs/CONFIGURATION.md."
+  type        = map(string)
+  default     = {}
+
+  validation {
+    condition     = alltrue([for key in keys(var.settings) : can(regex("^[a-z_]+\\.[a-z_]+$", key))])
+    error_message = "Keys are section.key, as in docs/CONFIGURATION.md."
+  }
+}
+
+variable "architecture" {
+  description = "arm64 or x86_64: of the image, and of the programs in var.package."
+  type        = string
+  default     = "arm64"
+
+  validation {
+    condition     = contains(["arm64", "x86_64"], var.architecture)
+    error_message = "arm64 or x86_64."
+  }
+}
+
+variable "instance_type" {
+  description = "Type of the instances, of var.architecture. For var.storage = \"nvme\" one with an instance store."
+  type        = string
+  default     = "m7g.large"
+}
+
+variable "storage" {
+  description = "\"ebs\": a volume per node that outlives its instance. \"nvme\": the instance store; faster, and a lost instance costs what wasn't archived and has to be rebuilt by hand."
+  type        = string
+  default     = "ebs"
+
+  validation {
+    condition     = contains(["ebs", "nvme"], var.storage)
+    error_message = "ebs or nvme."
+  }
+}
+
+variable "volume" {
+  description = "The data volume of each node (gp3): GiB, IOPS, MiB/s."
+  type = object({
+    size       = optional(number, 50)
+    iops       = optional(number, 3000)
+    throughput = optional(number, 125)
+  })
+  default = {}
+
+  validation {
+    condition     = var.volume.size >= 10 && var.volume.iops >= 3000 && var.volume.iops <= 16000 && var.volume.throughput >= 125 && var.volume.throughput <= 1000
+    error_message = "gp3 has 3000 to 16000 IOPS and 125 to 1000 MiB/s; less than 10 GiB leaves no room for an outage of the store."
+  }
+}
+
+variable "kms_key_arn" {
+  description = "KMS key of the volumes; without one, the account's default key for EBS."
+  type        = string
+  default     = null
+}
+
+variable "client_cidrs" {
+  description = "Networks whose clients may use the node (port 7700). There is no TLS and there are no tokens yet: whoever is let in may read and write everything."
+  type        = list(string)
+
+  validation {
+    condition     = alltrue([for cidr in var.client_cidrs : can(cidrhost(cidr, 0)) && !endswith(cidr, "/0")])
+    error_message = "CIDR blocks of private networks, and never the whole internet."
+  }
+}
+
+variable "operator_cidrs" {
+  description = "Networks that may scrape metrics and operate the node (port 7702)."
+  type        = list(string)
+  default     = []
+
+  validation {
+    condition     = alltrue([for cidr in var.operator_cidrs : can(cidrhost(cidr, 0)) && !endswith(cidr, "/0")])
+    error_message = "CIDR blocks of private networks, and never the whole internet."
+  }
+}
+
+variable "tags" {
+  description = "Tags of everything made here."
+  type        = map(string)
+  default     = {}
+}

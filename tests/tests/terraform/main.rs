@@ -1,0 +1,187 @@
+//! Terraform's files, checked by Terraform itself against the AWS provider's schema; what they render, by what will read it; and the
+//! archive's policies, by a MinIO that enforces them.
+
+mod policies;
+mod rendered;
+
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use anyhow::{Context, Result, bail, ensure};
+use duramen_tests::{python, run, tool};
+use serde_json::Value;
+use tempfile::TempDir;
+
+fn workspace() -> &'static Path {
+    Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("the workspace is above this package")
+}
+
+/// The made-up values of the examples' variables.
+fn variables(example: &str, bucket: &str) -> Vec<(&'static str, String)> {
+    let mut variables = vec![("bucket_name", bucket.to_owned())];
+    if example != "archive-only" {
+        variables.push(("subnet_id", "subnet-0123456789abcdef0".to_owned()));
+        variables.push(("client_cidrs", "[\"10.0.0.0/8\"]".to_owned()));
+        variables.push(("operator_cidrs", "[\"10.1.0.0/16\"]".to_owned()));
+    }
+    match example {
+        "single-vm" => {
+            let package =
+                format!("{{ bucket = \"acme\", key = \"duramen.tar.gz\", sha256 = \"{}\" }}", "a".repeat(64));
+            variables.push(("package", package));
+        }
+        "ecs" => variables.push(("image", "registry.example/duramen:0.1.0".to_owned())),
+        _ => {}
+    }
+    variables
+}
+
+/// A copy of what Terraform reads, and the programs to read it with.
+struct Terraform {
+    program: PathBuf,
+    /// What `tests/terraform/build` made.
+    made: PathBuf,
+    copy: TempDir,
+}
+
+impl Terraform {
+    /// `None` where Terraform or its provider can't be had, which was said.
+    fn find() -> Result<Option<Self>> {
+        let Some(program) = tool("terraform")? else { return Ok(None) };
+        for needed in ["go", "npm"] {
+            if tool(needed)?.is_none() {
+                return Ok(None);
+            }
+        }
+        let made = run(&mut Command::new(workspace().join("tests/terraform/build")))?;
+        let made = PathBuf::from(made.trim());
+        let copy = tempfile::Builder::new().prefix("duramen-terraform-").tempdir()?;
+        for part in ["terraform", "deploy"] {
+            run(Command::new("cp").arg("-r").arg(workspace().join(part)).arg(copy.path()))?;
+        }
+        let mirror = made.join("mirror");
+        let config = format!(
+            "provider_installation {{\n  filesystem_mirror {{\n    path = \"{}\"\n  }}\n}}\n",
+            mirror.display()
+        );
+        std::fs::write(copy.path().join("terraform.rc"), config)?;
+        Ok(Some(Self { program, made, copy }))
+    }
+
+    fn example(&self, name: &str) -> PathBuf {
+        self.copy.path().join("terraform/examples").join(name)
+    }
+
+    fn run(&self, example: &str, arguments: &[&str]) -> Result<String> {
+        let mut command = Command::new(&self.program);
+        command
+            .current_dir(self.example(example))
+            .args(arguments)
+            .env("TF_CLI_CONFIG_FILE", self.copy.path().join("terraform.rc"))
+            .env("TF_IN_AUTOMATION", "1")
+            .env("CHECKPOINT_DISABLE", "1")
+            .env("DURAMEN_PROVIDER_SCHEMA", self.made.join("schema.json"));
+        run(&mut command)
+    }
+
+    /// Applies the example to a made-up AWS; gives the resulting resources with all their values.
+    fn apply(&self, example: &str, bucket: &str) -> Result<Vec<Value>> {
+        self.run(example, &["init", "-input=false", "-no-color"])?;
+        let mut arguments = vec!["apply".to_owned(), "-input=false".to_owned(), "-auto-approve".to_owned()];
+        for (name, value) in variables(example, bucket) {
+            arguments.push(format!("-var={name}={value}"));
+        }
+        arguments.push("-no-color".to_owned());
+        let arguments: Vec<_> = arguments.iter().map(String::as_str).collect();
+        self.run(example, &arguments)?;
+        let state: Value = serde_json::from_str(&self.run(example, &["show", "-json"])?)?;
+        let mut resources = Vec::new();
+        collect(&state["values"]["root_module"], &mut resources);
+        ensure!(!resources.is_empty(), "{example} makes nothing");
+        Ok(resources)
+    }
+}
+
+fn collect(module: &Value, resources: &mut Vec<Value>) {
+    resources.extend(module["resources"].as_array().into_iter().flatten().cloned());
+    for child in module["child_modules"].as_array().into_iter().flatten() {
+        collect(child, resources);
+    }
+}
+
+/// The only resource of its type and name.
+fn only<'a>(resources: &'a [Value], kind: &str, name: &str) -> Result<&'a Value> {
+    let mut found = resources.iter().filter(|resource| resource["type"] == kind && resource["name"] == name);
+    let one = found.next().with_context(|| format!("there is no {kind}.{name}"))?;
+    ensure!(found.next().is_none(), "there is more than one {kind}.{name}");
+    Ok(&one["values"])
+}
+
+#[test]
+fn files_are_formatted() -> Result<()> {
+    let Some(terraform) = tool("terraform")? else { return Ok(()) };
+    run(Command::new(terraform)
+        .args(["fmt", "-check", "-recursive", "-diff"])
+        .arg(workspace().join("terraform")))?;
+    Ok(())
+}
+
+#[test]
+fn examples_are_valid_by_the_providers_schema_and_can_be_applied() -> Result<()> {
+    let Some(terraform) = Terraform::find()? else { return Ok(()) };
+    for example in ["archive-only", "single-vm", "ecs"] {
+        terraform.apply(example, "acme-duramen").with_context(|| example.to_owned())?;
+        let said = terraform.run(example, &["validate", "-no-color"])?;
+        ensure!(said.contains("Success!") && !said.contains("Warning"), "{said}");
+    }
+
+    // The check has teeth: an argument that no bucket has, and a number of nodes that this version doesn't run.
+    let file = terraform.copy.path().join("terraform/modules/archive/main.tf");
+    let text = std::fs::read_to_string(&file)?;
+    std::fs::write(&file, text.replace("bucket_key_enabled", "bucket_keys_enabled"))?;
+    let error = terraform.run("archive-only", &["validate", "-no-color"]).expect_err("a typo is no argument");
+    ensure!(format!("{error:#}").contains("bucket_keys_enabled"), "{error:#}");
+    std::fs::write(&file, text)?;
+    let file = terraform.example("single-vm").join("main.tf");
+    let text = std::fs::read_to_string(&file)?;
+    let two = "\"1\" = { subnet_id = var.subnet_id }, \"2\" = { subnet_id = var.subnet_id }";
+    std::fs::write(&file, text.replace("\"1\" = { subnet_id = var.subnet_id }", two))?;
+    let error = terraform.apply("single-vm", "acme-duramen").expect_err("one node is what this version runs");
+    ensure!(format!("{error:#}").contains("runs one node"), "{error:#}");
+    Ok(())
+}
+
+#[test]
+fn no_security_check_fails_without_a_reason_beside_the_resource() -> Result<()> {
+    let Some(python) = python()? else { return Ok(()) };
+    let checkov = python.with_file_name("checkov");
+    let mut command = Command::new(checkov);
+    command.arg("-d").arg(workspace().join("terraform"));
+    let said = run(command.args(["--framework", "terraform", "--compact", "--quiet", "--skip-download"]))?;
+    ensure!(said.contains("Failed checks: 0"), "{said}");
+    Ok(())
+}
+
+#[test]
+fn tflint_has_nothing_to_say() -> Result<()> {
+    let Some(tflint) = tool("tflint")? else { return Ok(()) };
+    let terraform = workspace().join("terraform");
+    let config = format!("--config={}", terraform.join(".tflint.hcl").display());
+    run(Command::new(tflint).current_dir(&terraform).args(["--recursive", &config]))?;
+    Ok(())
+}
+
+#[test]
+fn readmes_list_the_variables_and_outputs_that_there_are() -> Result<()> {
+    let Some(python) = tool("python3")? else { return Ok(()) };
+    run(Command::new(python).arg(workspace().join("terraform/readmes")).arg("--check"))?;
+    Ok(())
+}
+
+/// The only one of some values.
+fn one<T>(mut values: impl Iterator<Item = T>, what: &str) -> Result<T> {
+    match (values.next(), values.next()) {
+        (Some(value), None) => Ok(value),
+        _ => bail!("there is not exactly one {what}"),
+    }
+}
