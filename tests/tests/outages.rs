@@ -1,5 +1,7 @@
 //! What a node says of its archive while the store fails, and after.
 
+#![expect(clippy::disallowed_methods, reason = "a test takes a store away behind the node's back")]
+
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail};

@@ -1,5 +1,7 @@
 //! A node under a service manager: it says when it is ready, alive, reloading and stopping, and reloads on SIGHUP.
 
+#![expect(clippy::disallowed_methods, reason = "a test's own files")]
+
 use std::os::unix::net::UnixDatagram;
 use std::path::Path;
 use std::time::Duration;

@@ -1,6 +1,8 @@
 //! What deploys a node: every path, port, flag and variable that those files name exists, real tools accept them, and the
 //! arrangement of `compose.yaml` runs.
 
+#![expect(clippy::disallowed_methods, reason = "a test's own files")]
+
 mod compose;
 
 use std::collections::BTreeSet;
@@ -14,6 +16,7 @@ fn workspace() -> &'static Path {
     Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("the workspace is above this package")
 }
 
+#[expect(clippy::panic, reason = "a file of the project that the test is about")]
 fn text(path: &str) -> String {
     std::fs::read_to_string(workspace().join(path)).unwrap_or_else(|error| panic!("{path}: {error}"))
 }

@@ -1,5 +1,7 @@
 //! The commands of the runbook, run from its first to its last against a real node and its archive.
 
+#![expect(clippy::disallowed_methods, reason = "a test's own files")]
+
 use std::collections::BTreeSet;
 use std::net::{Ipv4Addr, TcpListener};
 use std::path::{Path, PathBuf};

@@ -1,6 +1,8 @@
 //! Terraform's files, checked by Terraform itself against the AWS provider's schema; what they render, by what will read it; and the
 //! archive's policies, by a MinIO that enforces them.
 
+#![expect(clippy::disallowed_methods, reason = "a test's own files")]
+
 mod policies;
 mod rendered;
 
