@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use duramen_types::{EntryId, Index, ShardId};
+use duramen_wal::SegmentInfo;
 
 use super::{Opened, Shared};
 
@@ -11,7 +12,7 @@ impl Shared {
     ///
     /// Nothing goes before the manifest that names it was read back from the store.
     pub(super) async fn retain(&self, opened: &Opened) {
-        self.unpin_oldest(opened).await;
+        self.unpin(opened).await;
         for (shard, end) in self.disposable() {
             let Some(handle) = self.shards.get(usize::from(shard.get())) else { continue };
             let Some(archiver) = opened.archivers.get(usize::from(shard.get())) else { continue };
@@ -34,50 +35,60 @@ impl Shared {
         }
     }
 
-    /// Archives what no user caused in the oldest sealed segment of shards that are idle otherwise: their ticks would keep
-    /// it, and with it every later one.
-    async fn unpin_oldest(&self, opened: &Opened) {
-        let retention = &self.settings.local_retention;
-        let segments = self.wal.segments();
-        let bytes: u64 = segments.iter().map(|segment| segment.bytes).sum();
-        if bytes <= retention.bytes.as_u64() && retention.age.is_none() {
-            return;
-        }
-        let Some(oldest) = segments.into_iter().find(|segment| segment.sealed) else { return };
-        for (shard, range) in oldest.ranges {
+    /// Archives what no user caused in the segments that are beyond retention, of shards that are idle otherwise: their
+    /// ticks would keep those segments.
+    async fn unpin(&self, opened: &Opened) {
+        for (shard, end) in ends(&self.beyond_retention()) {
             let Some(shard) = self.shards.get(usize::from(shard.get())) else { continue };
-            let end = super::archived(shard);
-            if end < range.end && shard.view.progress().user_end <= end {
-                self.cut(opened, shard, range.end, true).await;
+            let archived = super::archived(shard);
+            if archived < end && shard.view.progress().user_end <= archived {
+                self.cut(opened, shard, end, true).await;
             }
         }
     }
 
     /// For each shard, the end of what the oldest disposable segments hold.
     fn disposable(&self) -> BTreeMap<ShardId, Index> {
-        let retention = &self.settings.local_retention;
-        let segments = self.wal.segments();
-        let mut bytes: u64 = segments.iter().map(|segment| segment.bytes).sum();
-        let now = self.clock.wall().now();
-        let mut ends = BTreeMap::new();
-        let sealed: Vec<_> = segments.iter().filter(|segment| segment.sealed).collect();
-        for (at, segment) in sealed.iter().enumerate() {
-            // A segment's newest record is about as old as the segment that follows it.
-            let closed = sealed.get(at + 1).map_or(now, |next| next.created);
-            let too_old = retention.age.is_some_and(|age| closed < now.before(age));
-            let archived = segment.ranges.iter().all(|(shard, range)| {
+        let mut segments = self.beyond_retention();
+        let kept = segments.iter().position(|segment| {
+            !segment.ranges.iter().all(|(shard, range)| {
                 let shard = self.shards.get(usize::from(shard.get()));
                 shard.is_some_and(|shard| super::archived(shard) >= range.end)
-            });
-            if !archived || (bytes <= retention.bytes.as_u64() && !too_old) {
+            })
+        });
+        segments.truncate(kept.unwrap_or(segments.len()));
+        ends(&segments)
+    }
+
+    /// The sealed segments that `local_retention` does not keep, oldest first.
+    fn beyond_retention(&self) -> Vec<SegmentInfo> {
+        let retention = &self.settings.local_retention;
+        let mut segments = self.wal.segments();
+        let mut bytes: u64 = segments.iter().map(|segment| segment.bytes).sum();
+        let now = self.clock.wall().now();
+        segments.retain(|segment| segment.sealed);
+        let mut beyond = 0;
+        for (at, segment) in segments.iter().enumerate() {
+            // A segment's newest record is about as old as the segment that follows it.
+            let closed = segments.get(at + 1).map_or(now, |next| next.created);
+            let too_old = retention.age.is_some_and(|age| closed < now.before(age));
+            if bytes <= retention.bytes.as_u64() && !too_old {
                 break;
             }
             bytes = bytes.saturating_sub(segment.bytes);
-            for (shard, range) in &segment.ranges {
-                let end = ends.entry(*shard).or_insert(Index::ZERO);
-                *end = range.end.max(*end);
-            }
+            beyond = at + 1;
         }
-        ends
+        segments.truncate(beyond);
+        segments
     }
+}
+
+/// For each shard, the end of what the segments hold.
+fn ends(segments: &[SegmentInfo]) -> BTreeMap<ShardId, Index> {
+    let mut ends = BTreeMap::new();
+    for (shard, range) in segments.iter().flat_map(|segment| &segment.ranges) {
+        let end = ends.entry(*shard).or_insert(Index::ZERO);
+        *end = range.end.max(*end);
+    }
+    ends
 }
