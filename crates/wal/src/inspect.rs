@@ -8,7 +8,7 @@ use duramen_types::{HybridTime, Index, NodeId, SegmentId, ShardId};
 
 use crate::catalog::Catalog;
 use crate::disk::{Disk, File};
-use crate::format::{Record, SegmentHeader, Summary, decode_page, decode_record};
+use crate::format::{Record, RecordView, SegmentHeader, Summary, decode_page, decode_record};
 use crate::segment::{Footer, Frame, ScanEnd};
 use crate::table::SegmentTable;
 use crate::{Error, LogState, TailCut, segment};
@@ -113,7 +113,9 @@ pub fn salvage(
 ) -> Result<(), Error> {
     for (path, file, header) in open_all(disk, dir, &mut Report::default())? {
         let len = file.len().map_err(|source| Error::io("look at", &path, source))?;
-        segment::scan_all(&file, &path, &header, len, &mut |frame| visit_records(frame, &path, visit))?;
+        segment::scan_all(&file, &path, &header, len, &mut |frame, valid| {
+            if valid { visit_records(frame, &path, visit) } else { visit_entries(frame, &path, visit) }
+        })?;
     }
     Ok(())
 }
@@ -129,6 +131,27 @@ fn visit_records(
         let Ok((record, len)) = decode_record(&frame.body[at..]) else { return Ok(()) };
         visit(path, frame.position_of(at), record.to_record(&frame.body))?;
         at += len;
+    }
+    Ok(())
+}
+
+/// The entries of a damaged frame whose own checksums hold.
+///
+/// Only entries: they say where they belong, and whoever takes them sees whether they continue their log. A truncation or
+/// a vote from a frame that isn't whole could be left over from an earlier use of the file.
+fn visit_entries(
+    frame: &Frame,
+    path: &Path,
+    visit: &mut dyn FnMut(&Path, u64, Record) -> Result<(), Error>,
+) -> Result<(), Error> {
+    let mut at = 0;
+    while let Some(rest) = frame.body.get(at..)
+        && let Some((length, _)) = rest.split_first_chunk::<4>()
+    {
+        if let Ok((record @ RecordView::Entry { .. }, _)) = decode_record(rest) {
+            visit(path, frame.position_of(at), record.to_record(&frame.body))?;
+        }
+        at = at.saturating_add(segment::record_len(u32::from_le_bytes(*length)));
     }
     Ok(())
 }

@@ -197,7 +197,7 @@ pub(crate) fn scan(
         break;
     }
     let (end, end_frame) = (scan.end, scan.end_frame);
-    each_found(file, path, header, end, limit, &mut |found| {
+    each_found(file, path, header, end, limit, &mut |_, found| {
         match found {
             Found::Frame(frame) => {
                 scan.synced_through = scan.synced_through.max(frame.header.synced_through);
@@ -215,17 +215,25 @@ pub(crate) fn scan(
     Ok(scan)
 }
 
-/// Hands every valid frame of a segment to `visit`, whatever lies between them.
+/// Hands every frame of a segment whose header is valid to `visit`, and whether its records are, whatever lies between.
 pub(crate) fn scan_all(
     file: &File,
     path: &Path,
     header: &SegmentHeader,
     limit: u64,
-    visit: &mut dyn FnMut(&Frame) -> Result<(), Error>,
+    visit: &mut dyn FnMut(&Frame, bool) -> Result<(), Error>,
 ) -> Result<(), Error> {
-    each_found(file, path, header, BLOCK, limit, &mut |found| match found {
-        Found::Frame(frame) => visit(frame),
-        Found::Torn(..) | Found::Nothing { .. } => Ok(()),
+    each_found(file, path, header, BLOCK, limit, &mut |position, found| match found {
+        Found::Frame(frame) => visit(frame, true),
+        Found::Torn(header, _) => {
+            let body_at = position + FRAME_HEADER_BYTES as u64;
+            // As far as the file goes, which bounds what is read.
+            let length = limit.saturating_sub(body_at).min(header.length.into());
+            let mut body = vec![0; usize::try_from(length).unwrap_or(usize::MAX)];
+            read(file, path, &mut body, body_at)?;
+            visit(&Frame { position, header: *header, body: Bytes::from(body) }, false)
+        }
+        Found::Nothing { .. } => Ok(()),
     })
 }
 
@@ -236,11 +244,11 @@ fn each_found(
     header: &SegmentHeader,
     mut position: u64,
     limit: u64,
-    visit: &mut dyn FnMut(&Found) -> Result<(), Error>,
+    visit: &mut dyn FnMut(u64, &Found) -> Result<(), Error>,
 ) -> Result<(), Error> {
     while position < limit {
         let found = read_frame(file, path, header, position, limit)?;
-        visit(&found)?;
+        visit(position, &found)?;
         position += match &found {
             Found::Frame(frame) => frame.header.size(),
             Found::Torn(..) | Found::Nothing { .. } => BLOCK,

@@ -226,7 +226,16 @@ pub(crate) fn repaired(report: &RepairReport) -> String {
         );
     }
     for gone in &report.gone {
-        line!(text, "GONE: shard {}, entries {}..{}: {}", gone.shard, gone.first, gone.end, gone.reason);
+        let place = format!("shard {}, entries {}..{}", gone.shard, gone.first, gone.end);
+        if gone.is_nothing() {
+            line!(text, "{place} are gone, and held nothing of anybody's: {}", gone.reason);
+            continue;
+        }
+        line!(
+            text,
+            "GONE: {place}: {} records, {} other changes, and {} entries of which nothing is known: {}",
+            gone.records, gone.changes, gone.unknown, gone.reason
+        );
     }
     for note in &report.notes {
         line!(text, "note: {note}");

@@ -14,12 +14,13 @@ mod log;
 mod salvage;
 
 use std::collections::BTreeMap;
+use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use duramen_archive::{BranchView, HistoryPoint, Identity, Owner, Store};
 use duramen_state::ShardState;
-use duramen_types::{BranchName, Index, ShardId};
+use duramen_types::{BranchName, EntryBody, EntryHead, Index, ShardId};
 use duramen_wal::datadir::{DataDir, FORMAT_VERSION, NodeDescription, RestoreDescription};
 use duramen_wal::{Disk, RealDisk, durable, inspect};
 use serde::{Deserialize, Serialize};
@@ -62,9 +63,10 @@ pub struct RepairReport {
 }
 
 impl RepairReport {
-    /// Whether every entry that is known to have been there is there again.
+    /// Whether everything is there again that users are known to have put there; entries of which nothing is known may
+    /// have been theirs.
     pub fn lost_nothing(&self) -> bool {
-        self.gone.is_empty()
+        self.gone.iter().all(Gone::is_nothing)
     }
 }
 
@@ -86,7 +88,47 @@ pub struct Gone {
     pub shard: ShardId,
     pub first: Index,
     pub end: Index,
+    /// Records in those of the entries that could still be read, but don't follow the log any more.
+    #[serde(default)]
+    pub records: u64,
+    /// Other changes in those, like a trim or a cursor's move.
+    #[serde(default)]
+    pub changes: u64,
+    /// Entries of which nothing is known.
+    #[serde(default)]
+    pub unknown: u64,
     pub reason: String,
+}
+
+impl Gone {
+    fn new(shard: ShardId, entries: Range<Index>, reason: String, salvaged: &Salvaged) -> Self {
+        let Range { start: first, end } = entries;
+        let mut gone = Self { shard, first, end, records: 0, changes: 0, unknown: 0, reason };
+        let mut index = first;
+        while index < end {
+            let head = salvaged.entry(shard, index).and_then(|(_, head)| EntryHead::decode(head).ok());
+            match head.map(|head| head.body) {
+                Some(EntryBody::Append(batches) | EntryBody::Rescue { batches, .. }) => {
+                    gone.records += batches.iter().map(|batch| u64::from(batch.records)).sum::<u64>();
+                }
+                Some(EntryBody::Control(_)) => gone.changes += 1,
+                Some(
+                    EntryBody::Blank
+                    | EntryBody::Membership(_)
+                    | EntryBody::Tick
+                    | EntryBody::Archived { .. },
+                ) => {}
+                None => gone.unknown += 1,
+            }
+            index = index.next();
+        }
+        gone
+    }
+
+    /// Whether users miss nothing of it: a shard without work has entries of its own all the same.
+    pub fn is_nothing(&self) -> bool {
+        self.records == 0 && self.changes == 0 && self.unknown == 0
+    }
 }
 
 /// What `restore.json` keeps of a repair.
@@ -250,7 +292,7 @@ impl Repair {
         let (end, known) = (state.end(), salvaged.end_of(shard));
         self.shards.push(RepairedShard { shard, archived: point.end, kept: end.since(point.end), end });
         if end < known {
-            self.gone.push(Gone { shard, first: end, end: known, reason });
+            self.gone.push(Gone::new(shard, end..known, reason, salvaged));
         }
         end
     }

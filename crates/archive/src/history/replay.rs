@@ -4,8 +4,8 @@ use duramen_state::ShardState;
 use duramen_types::{DecodeError, Hash, HybridTime, Index};
 
 use super::pages::Pages;
-use super::{History, HistoryError, Result};
-use crate::{Fate, ShardView, Snapshot, ViewSnapshot};
+use super::{History, HistoryError, Result, source};
+use crate::{Fate, RangeSource, ShardView, Snapshot, ViewSnapshot};
 
 impl History {
     /// The state after every entry before `cut`: the nearest snapshot, and what the entry tables say after it.
@@ -45,7 +45,10 @@ impl History {
     /// The state that a snapshot holds, after comparing its bytes, identity and position with the manifest's.
     pub async fn snapshot(&self, snapshot: &ViewSnapshot) -> Result<ShardState> {
         let key = snapshot.key();
-        let bytes = self.inner.store.get(&key, snapshot.row.bytes).await?;
+        let bytes = match source::mirrored(&self.inner, &key)? {
+            Some(file) => file.read(0..snapshot.row.bytes).await?,
+            None => self.inner.store.get(&key, snapshot.row.bytes).await?,
+        };
         let unreadable = |cause| HistoryError::Snapshot { object: key.to_string(), cause };
         if Hash::from_bytes(blake3::hash(&bytes).into()) != snapshot.row.hash {
             return Err(unreadable(DecodeError::invalid(

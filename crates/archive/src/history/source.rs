@@ -33,19 +33,25 @@ impl RangeSource for StoreSource {
     }
 }
 
-/// The object's source; a mirror that holds the object but can't be read is an error, not a reason to go elsewhere.
-pub(super) fn open(inner: &Inner, key: &ObjectKey) -> Result<Arc<dyn RangeSource>, SegmentError> {
-    let name = key.to_string();
-    if let Some(mirror) = &inner.options.mirror {
-        let path = mirror.join(&name);
-        match FileSource::open(&path) {
-            Ok(file) => return Ok(Arc::new(file)),
-            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
-            Err(error) => {
-                let object = path.display().to_string();
-                return Err(SegmentError::Local { object, range: 0..0, reason: error.to_string() });
-            }
+/// The local copy of an object, if the mirror holds one; one that can't be read is an error.
+pub(super) fn mirrored(inner: &Inner, key: &ObjectKey) -> Result<Option<FileSource>, SegmentError> {
+    let Some(mirror) = &inner.options.mirror else { return Ok(None) };
+    let path = mirror.join(key.to_string());
+    match FileSource::open(&path) {
+        Ok(file) => Ok(Some(file)),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+        Err(error) => {
+            let object = path.display().to_string();
+            Err(SegmentError::Local { object, range: 0..0, reason: error.to_string() })
         }
     }
+}
+
+/// The object's source; a mirror that holds the object but can't be read is an error, not a reason to go elsewhere.
+pub(super) fn open(inner: &Inner, key: &ObjectKey) -> Result<Arc<dyn RangeSource>, SegmentError> {
+    if let Some(file) = mirrored(inner, key)? {
+        return Ok(Arc::new(file));
+    }
+    let name = key.to_string();
     Ok(Arc::new(StoreSource { store: inner.store.clone(), key: key.clone(), name }))
 }

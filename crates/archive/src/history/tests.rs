@@ -18,6 +18,7 @@ use crate::{
 
 mod branches;
 mod damage;
+mod mirror;
 mod requests;
 
 const SHARD: ShardId = ShardId::new(3);
