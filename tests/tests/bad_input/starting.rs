@@ -1,11 +1,11 @@
-//! A port in use, a configuration file with three mistakes, a disk that is full at the start.
+//! A port in use, a configuration file with three mistakes, a disk that is full at the start. One that fills up later is in
+//! `disk_full`.
 
 use std::net::TcpListener;
 use std::path::Path;
 use std::process::Command;
 
 use anyhow::Result;
-use duramen_tests::Deadline;
 
 use super::*;
 
@@ -135,48 +135,5 @@ fn a_node_that_finds_its_disk_full_to_the_last_byte_says_so_and_starts_once_it_i
     std::fs::remove_file(&ballast)?;
     node.start_again()?;
     ensure!(Tool::ctl(&node)?.line("read orders").succeed()?.contains("before"), "nothing is lost");
-    Ok(())
-}
-
-#[test]
-fn a_disk_at_its_reserve_takes_no_appends_says_so_and_serves_on() -> Result<()> {
-    let Some(disk) = SmallDisk::mount(64 << 20)? else { return Ok(()) };
-    let data = disk.path().join("data");
-    let settings = NodeSettings::in_directory(&data)
-        .set("wal.segment_size", "4MiB")
-        .set("wal.reserve", "16MiB")
-        .set("log.record_limit", "256KiB")
-        .set("log.batch_limit", "1MiB")
-        .set("cluster.shards", "1");
-    let mut node = settings.start()?;
-    Tool::ctl(&node)?.line("append orders").input("before\n").succeed()?;
-    ensure!(node.terminate()?.code() == Some(0), "{}", node.process().output());
-    // Somebody else's file takes all but 8 MiB.
-    let free = || -> Result<u64> {
-        let stat = rustix::fs::statvfs(disk.path())?;
-        Ok(stat.f_bavail * stat.f_frsize)
-    };
-    let ballast = disk.path().join("ballast");
-    let size = free()?.saturating_sub(8 << 20);
-    #[expect(clippy::disallowed_methods, reason = "somebody else's file")]
-    std::fs::write(&ballast, vec![0; usize::try_from(size)?])?;
-
-    node.start_again()?;
-    // Files that are there already have some room left; far less than this.
-    let refused =
-        Tool::ctl(&node)?.line("append orders").input(format!("{}\n", "x".repeat(200_000)).repeat(300));
-    refused.fail(1, &["[disk_full]", "free", "free space on the node's disk"])?;
-    ensure!(Tool::ctl(&node)?.line("read orders").succeed()?.contains("before"), "reads go on");
-    let health = Tool::ctl(&node)?.line("health").run()?;
-    ensure!(health.code == 1 && health.stdout.contains("degraded"), "{health:?}");
-    std::fs::remove_file(&ballast)?;
-    // By itself, once it has looked again.
-    let url = format!("{}/v1/tenants/default/streams/orders/records", node.client_url());
-    node.process().wait_until(Deadline::after_secs(60), || {
-        let body = r#"{"records":[{"value":"after"}]}"#;
-        ureq::post(&url).header("content-type", "application/json").send(body).map(drop)?;
-        Ok(())
-    })?;
-    ensure!(node.terminate()?.code() == Some(0), "{}", node.process().output());
     Ok(())
 }
