@@ -3,15 +3,22 @@
 
 #![expect(clippy::unwrap_used, reason = "what fails here fails the test")]
 
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use bytes::Bytes;
 use duramen::Node;
-use duramen::api::{AppendPayload, AppendRequest, ReadFrom, ReadRequest, StreamInfo, StreamRef};
+use duramen::api::{
+    AppendPayload, AppendRequest, ReadFrom, ReadRequest, StreamConfigPatch, StreamInfo, StreamRef,
+};
 use duramen::config::Config;
+use duramen_archive::Random;
 use duramen_types::batch::Record;
-use duramen_types::{HybridTime, RetentionPolicy, StreamConfig, StreamName, TenantName};
+use duramen_types::{HybridTime, RetentionPolicy, StreamConfig, StreamName, SystemClock, TenantName};
+use duramen_wal::Disk;
+use duramen_wal::sim::SimDisk;
 
 fn stream(name: &str) -> StreamRef {
     StreamRef { tenant: TenantName::parse("default").unwrap(), name: StreamName::parse(name).unwrap() }
@@ -128,6 +135,60 @@ async fn local_segments_that_go_while_appends_go_on_take_nothing_along_that_is_n
         .await
         .context("nothing went for two minutes")??;
     node.archive_flush().await?;
+    node.shutdown(Duration::from_secs(20)).await?;
+    Ok(())
+}
+
+/// Whether the local index begins later than the shard's log did.
+fn index_was_purged(disk: &SimDisk) -> bool {
+    let names = disk.list(Path::new("/data/index")).unwrap();
+    let mut shard = names.iter().filter(|name| name.starts_with("0001-"));
+    shard.next().is_some_and(|first| !first.starts_with(&format!("0001-{:020}", 0)))
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_only_in_the_archive_is_trimmed_by_size_and_by_age_too() -> Result<()> {
+    let disk = SimDisk::new(1);
+    let mut config = Config::default();
+    config.node.data = PathBuf::from("/data");
+    config.cluster.shards = 1;
+    config.wal.segment_size = bytesize::ByteSize::mib(1);
+    config.local_retention.bytes = bytesize::ByteSize::mib(1);
+    config.archive.url = Some("memory:".to_owned());
+    config.archive.segment_age = Duration::from_millis(200);
+    // Shorter than the age: what is too old was not readable `as_of` long since.
+    config.archive.recovery_window = Duration::from_secs(1);
+    let (clock, random) = (Arc::new(SystemClock::new()), Random::from_system());
+    let node = Node::start_with(&config, Arc::new(disk.clone()), clock, random).await?;
+    for name in ["size", "age"] {
+        append(&node, name, 50).await?;
+    }
+    let forgotten = async {
+        while !index_was_purged(&disk) {
+            append(&node, "noise", 100).await?;
+        }
+        anyhow::Ok(())
+    };
+    tokio::time::timeout(Duration::from_secs(120), forgotten).await.context("nothing local is purged")??;
+
+    let limit = 10_000;
+    let patch = |bytes, age| StreamConfigPatch {
+        retention_bytes: Some(bytes),
+        retention_age_seconds: Some(age),
+        ..StreamConfigPatch::default()
+    };
+    node.configure_stream(&stream("size"), patch(Some(limit), None)).await?;
+    node.configure_stream(&stream("age"), patch(None, Some(2))).await?;
+    let size = until(&node, "size", |info| info.first.get() > 0).await?;
+    let batch = size.appended_bytes / 50;
+    let kept = size.next.since(size.first) * batch;
+    ensure!(kept <= limit && kept + batch > limit, "{kept} bytes are kept of a limit of {limit}");
+    until(&node, "age", |info| info.first == info.next).await?;
+
+    // From here on it goes forward from what was found.
+    append(&node, "size", 3).await?;
+    let more = until(&node, "size", |info| info.first > size.first).await?;
+    ensure!(more.next.since(more.first) == size.next.since(size.first), "{more:?} after {size:?}");
     node.shutdown(Duration::from_secs(20)).await?;
     Ok(())
 }

@@ -5,6 +5,7 @@
 
 mod entries;
 mod error;
+mod kept;
 mod pages;
 mod pipeline;
 mod replay;
@@ -21,6 +22,7 @@ use crate::{SegmentCache, SegmentIdentity, SegmentIndex, SegmentReader, Store, V
 
 pub use entries::Entries;
 pub use error::HistoryError;
+pub use kept::BytesBefore;
 pub use stream::StreamReader;
 
 /// The result of reading history.

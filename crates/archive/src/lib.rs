@@ -48,7 +48,7 @@ mod segment;
 mod snapshot;
 
 pub use cache::SegmentCache;
-pub use history::{Entries, History, HistoryError, HistoryOptions, StreamReader};
+pub use history::{BytesBefore, Entries, History, HistoryError, HistoryOptions, StreamReader};
 pub use segment::{
     Block, BlockBatch, BytesSource, EntryRow, Fate, FileSource, Location, RangeSource, RejectionCode,
     SegmentError, SegmentFacts, SegmentIdentity, SegmentIndex, SegmentObject, SegmentOptions, SegmentReader,

@@ -6,11 +6,12 @@ mod rounds;
 mod schedule;
 mod status;
 
+use std::ops::Range;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use duramen_archive::{BranchView, History, HistoryError, Store, StreamReader};
+use duramen_archive::{BranchView, BytesBefore, History, HistoryError, Store, StreamReader};
 use duramen_archiver::ShardArchiver;
 use duramen_state::ShardState;
 use duramen_types::batch::Batch;
@@ -251,6 +252,41 @@ impl ArchiveTask {
         let opened = self.opened().await?;
         let view = opened.view.shard(shard).await.map_err(|error| archive_error(&error.into()))?;
         let found = opened.history.offset_at_timestamp(&view, stream, from..end, timestamp).await;
+        found.map_err(|error| archive_error(&error))
+    }
+
+    /// The base of the stream's first archived batch in `range` that was appended later than `time`.
+    pub async fn first_later(
+        &self,
+        shard: ShardId,
+        stream: StreamId,
+        range: Range<Offset>,
+        time: HybridTime,
+    ) -> Result<Option<Offset>> {
+        let opened = self.opened().await?;
+        let view = opened.view.shard(shard).await.map_err(|error| archive_error(&error.into()))?;
+        let found = opened.history.first_later(&view, stream, range, time).await;
+        found.map_err(|error| archive_error(&error))
+    }
+
+    /// The stream's first archived batch at or after `begin` before which it was given at least `bytes` bytes: looked for
+    /// from a place `known` to be before, or else backward from one `behind`; `behind` where that is none.
+    pub async fn first_within(
+        &self,
+        shard: ShardId,
+        stream: StreamId,
+        begin: Offset,
+        known: Option<BytesBefore>,
+        behind: BytesBefore,
+        bytes: u64,
+    ) -> Result<BytesBefore> {
+        let opened = self.opened().await?;
+        let view = opened.view.shard(shard).await.map_err(|error| archive_error(&error.into()))?;
+        let history = &opened.history;
+        let found = match known {
+            Some(known) => history.forward_to_bytes(&view, stream, known, behind.offset, bytes).await,
+            None => history.back_to_bytes(&view, stream, begin, behind, bytes).await,
+        };
         found.map_err(|error| archive_error(&error))
     }
 

@@ -1,12 +1,18 @@
 //! The hot index of one shard: stream and offset to log entry, for everything that local segments hold.
 //!
-//! New rows go to an open chunk in memory. A full chunk, and the one open when a checkpoint is taken, is sealed into
-//! a file; a restart reads the names of the files and replays the log from the checkpoint, nothing else. Files are
-//! loaded through one bounded cache that all shards share.
+//! New rows go to an open chunk in memory. A full chunk, and the one open when a checkpoint is taken, is sealed into a
+//! file; a restart reads the names of the files and replays the log from the checkpoint, nothing else. A file also says
+//! how far every stream was at its end, so an offset is found by a binary search among the files, a few pages of each
+//! that it looks at. Pages are loaded through one bounded cache that all shards share.
 
 mod chunk;
+mod file;
+mod search;
+#[cfg(test)]
+mod tests;
 
 use std::collections::VecDeque;
+use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -15,39 +21,78 @@ use duramen_wal::{Disk, durable};
 use foyer::{Cache, CacheBuilder};
 use parking_lot::RwLock;
 
-pub use chunk::{Chunk, Row};
+use self::chunk::{Chunk, StreamItem};
+use self::file::{Directory, Kind, Unread};
 
-/// A chunk with this many batches is sealed: 2.6 MB in memory and in its file.
+pub use self::chunk::{Row, StreamEnd};
+pub use self::search::{Kept, Limit};
+
+/// A chunk with this many batches is sealed: 3 MiB in its file.
 const ROWS_PER_CHUNK: usize = 65_536;
 /// How many rows a look-up gives at most.
 const ROWS_PER_LOOKUP: usize = 512;
 
-/// No index file is larger; one that is, is damaged.
-const LARGEST_FILE: u64 = 64 << 20;
+/// The cache of pages of index files: one for all shards of a node.
+pub type PageCache = Cache<PageKey, Page>;
 
-/// The cache of loaded index files: one for all shards of a node.
-pub type ChunkCache = Cache<(ShardId, Index), Arc<Chunk>>;
+/// A page of an index file: which file, by its shard and first entry, and where in it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct PageKey {
+    shard: ShardId,
+    first: Index,
+    /// `None` is the file's directory.
+    page: Option<(Kind, u32)>,
+}
+
+/// What a page of an index file holds.
+#[derive(Debug, Clone)]
+pub enum Page {
+    Directory(Arc<Directory>),
+    Rows(Arc<[Row]>),
+    Streams(Arc<[StreamItem]>),
+}
 
 /// A cache that holds about `bytes` of index files.
-pub fn chunk_cache(bytes: usize) -> ChunkCache {
-    CacheBuilder::new(bytes).with_shards(4).with_weighter(|_, chunk: &Arc<Chunk>| chunk.weight()).build()
+pub fn page_cache(bytes: usize) -> PageCache {
+    let weight = |_: &PageKey, page: &Page| match page {
+        Page::Directory(directory) => directory.weight(),
+        Page::Rows(rows) => size_of_val(&**rows),
+        Page::Streams(streams) => size_of_val(&**streams),
+    };
+    CacheBuilder::new(bytes).with_shards(4).with_weighter(weight).build()
 }
 
 /// What can go wrong with an index file.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     #[error("{}: {source}", path.display())]
-    Io { path: PathBuf, source: std::io::Error },
-    #[error("{} is damaged ({source}); delete it and restart: it is rebuilt or read from the archive", path.display())]
+    Io { path: PathBuf, source: io::Error },
+    #[error("{} is damaged ({source}); delete it and restart: what it covered is read from the archive", path.display())]
     Damaged { path: PathBuf, source: duramen_types::DecodeError },
 }
 
+/// A sealed chunk: in memory until its file is durable.
+#[derive(Debug)]
+struct Part {
+    first: Index,
+    end: Index,
+    path: PathBuf,
+    memory: RwLock<Option<Arc<Chunk>>>,
+}
+
+impl Part {
+    fn memory(&self) -> Option<Arc<Chunk>> {
+        self.memory.read().clone()
+    }
+}
+
+/// The sealed chunks, oldest first, contiguous. Look-ups share the list; it is copied only when it changes meanwhile.
+type Parts = Arc<VecDeque<Arc<Part>>>;
+
 #[derive(Debug)]
 struct Inner {
-    /// Sealed files, by their first entry; contiguous.
-    files: VecDeque<(Index, Index, PathBuf)>,
-    /// Sealed, not yet on disk; contiguous after the files.
-    sealing: VecDeque<Arc<Chunk>>,
+    sealed: Parts,
+    /// Continues the sealed ones.
     open: Chunk,
 }
 
@@ -57,7 +102,7 @@ pub struct HotIndex {
     shard: ShardId,
     disk: Arc<dyn Disk>,
     directory: PathBuf,
-    cache: ChunkCache,
+    cache: PageCache,
     inner: RwLock<Inner>,
 }
 
@@ -69,7 +114,7 @@ impl HotIndex {
         directory: &Path,
         shard: ShardId,
         end: Index,
-        cache: ChunkCache,
+        cache: PageCache,
     ) -> Result<Self, Error> {
         let io = |path: &Path, source| Error::Io { path: path.to_owned(), source };
         let mut found = Vec::new();
@@ -85,17 +130,17 @@ impl HotIndex {
         }
         found.sort_unstable();
         // Only the contiguous run that ends at the checkpoint can be trusted to be complete.
-        let mut files = VecDeque::new();
+        let mut sealed = VecDeque::new();
         let mut next = end;
         while let Some((first, file_end, path)) = found.pop() {
             if file_end == next {
                 next = first;
-                files.push_front((first, file_end, path));
+                sealed.push_front(Arc::new(Part { first, end: file_end, path, memory: RwLock::new(None) }));
             } else {
                 disk.remove(&path).map_err(|e| io(&path, e))?;
             }
         }
-        let inner = Inner { files, sealing: VecDeque::new(), open: Chunk::new(shard, end) };
+        let inner = Inner { sealed: Arc::new(sealed), open: Chunk::new(shard, end) };
         Ok(Self { shard, disk, directory: directory.to_owned(), cache, inner: RwLock::new(inner) })
     }
 
@@ -108,181 +153,197 @@ impl HotIndex {
         inner.open.entries.end = index.next();
     }
 
-    /// Whether the open chunk has grown large enough to be sealed.
-    pub fn is_full(&self) -> bool {
-        self.inner.read().open.len() >= ROWS_PER_CHUNK
+    /// Whether the open chunk has grown large enough to be sealed, in a shard with so many streams.
+    pub fn is_full(&self, streams: usize) -> bool {
+        // A file names every stream: many of them are worth more rows.
+        self.inner.read().open.len() >= ROWS_PER_CHUNK.max(streams.saturating_mul(2))
     }
 
-    /// Closes the open chunk and begins another; [`HotIndex::write_sealed`] puts it on disk.
-    pub fn seal(&self) {
+    /// Closes the open chunk and begins another; [`HotIndex::write_sealed`] puts it on disk. `ends` are those of every
+    /// stream alive, by stream, exactly after the last entry that was pushed.
+    pub fn seal(&self, ends: impl Iterator<Item = (StreamId, StreamEnd)>) {
         let mut inner = self.inner.write();
         let end = inner.open.entries.end;
         if inner.open.entries.is_empty() {
             return;
         }
-        let sealed = std::mem::replace(&mut inner.open, Chunk::new(self.shard, end));
-        inner.sealing.push_back(Arc::new(sealed));
+        let mut sealed = std::mem::replace(&mut inner.open, Chunk::new(self.shard, end));
+        sealed.seal(ends);
+        let first = sealed.entries.start;
+        let name = format!("{:04}-{:020}-{:020}.index", self.shard.get(), first.get(), end.get());
+        let (path, memory) = (self.directory.join(name), RwLock::new(Some(Arc::new(sealed))));
+        Arc::make_mut(&mut inner.sealed).push_back(Arc::new(Part { first, end, path, memory }));
     }
 
     /// Writes every sealed chunk to its file. Blocking. When it returns the files survive a power cut, so that a
-    /// checkpoint may be written which lets a restart begin after them.
+    /// checkpoint may be written which lets a restart begin after them. After an error the rest is in memory as before.
     pub fn write_sealed(&self) -> Result<(), Error> {
-        loop {
-            let Some(chunk) = self.inner.read().sealing.front().map(Arc::clone) else { return Ok(()) };
-            let (first, end) = (chunk.entries.start, chunk.entries.end);
-            let name = format!("{:04}-{:020}-{:020}.index", self.shard.get(), first.get(), end.get());
-            let path = self.directory.join(name);
-            durable::write_file(&*self.disk, &path, &chunk.encode())
-                .map_err(|source| Error::Io { path: path.clone(), source })?;
-            self.cache.insert((self.shard, first), chunk);
-            let mut inner = self.inner.write();
-            inner.sealing.pop_front();
-            inner.files.push_back((first, end, path));
+        for part in self.sealed().iter() {
+            let Some(chunk) = part.memory() else { continue };
+            durable::write_file(&*self.disk, &part.path, &file::encode(&chunk))
+                .map_err(|source| Error::Io { path: part.path.clone(), source })?;
+            *part.memory.write() = None;
         }
+        Ok(())
     }
 
     /// Forgets entries before `purged`, whole files at a time.
     pub fn purge(&self, purged: Index) -> Result<(), Error> {
         loop {
-            let path = {
+            let gone = {
                 let mut inner = self.inner.write();
-                match inner.files.front() {
-                    Some((_, end, _)) if *end <= purged => inner.files.pop_front().map(|(first, _, path)| {
-                        self.cache.remove(&(self.shard, first));
-                        path
-                    }),
-                    _ => None,
+                let gone = inner.sealed.front().filter(|part| part.end <= purged && part.memory().is_none());
+                match gone.map(Arc::clone) {
+                    Some(part) => {
+                        Arc::make_mut(&mut inner.sealed).pop_front();
+                        part
+                    }
+                    None => return Ok(()),
                 }
             };
-            let Some(path) = path else { return Ok(()) };
-            self.disk.remove(&path).map_err(|source| Error::Io { path, source })?;
+            self.disk.remove(&gone.path).map_err(|source| Error::Io { path: gone.path.clone(), source })?;
         }
     }
 
-    /// The rows of `stream` from the one that holds `offset` on, at most 512 of them and all of one chunk.
-    ///
-    /// `hint` is an entry at or before the wanted one, as a sequential reader knows it. `None`: the index does not
-    /// reach back to `offset`. Blocking when a file must be loaded.
-    pub fn locate(
-        &self,
-        stream: StreamId,
-        offset: Offset,
-        hint: Option<Index>,
-    ) -> Result<Option<Vec<Row>>, Error> {
-        let take = |rows: &[Row]| rows.iter().take(ROWS_PER_LOOKUP).copied().collect::<Vec<_>>();
-        {
-            let inner = self.inner.read();
-            let in_memory = std::iter::once(&inner.open).chain(inner.sealing.iter().rev().map(Arc::as_ref));
-            for chunk in in_memory {
-                if let Some(first) = chunk.stream(stream).first()
-                    && first.base <= offset
-                {
-                    return Ok(Some(take(chunk.rows_from(stream, offset))));
-                }
-            }
-        }
-        if let Some(hint) = hint {
-            // Forward from the chunk that a sequential reader is in: its next rows are there or a little further.
-            for (first, _, path) in self.files_from(hint) {
-                let chunk = self.load(first, &path)?;
-                let rows = chunk.stream(stream);
-                if rows.first().is_some_and(|row| row.base > offset) {
-                    break;
-                }
-                if rows.last().is_some_and(|row| row.end() > offset) {
-                    return Ok(Some(take(chunk.rows_from(stream, offset))));
-                }
-            }
-        }
-        for (first, _, path) in self.files_from(Index::ZERO).into_iter().rev() {
-            let chunk = self.load(first, &path)?;
-            let rows = chunk.stream(stream);
-            if rows.first().is_some_and(|row| row.base <= offset) {
-                let rows = take(chunk.rows_from(stream, offset));
-                return Ok((!rows.is_empty()).then_some(rows));
-            }
-        }
-        Ok(None)
+    fn sealed(&self) -> Parts {
+        Arc::clone(&self.inner.read().sealed)
     }
 
-    /// The first row of `stream`, at or after `from`, with a record timestamp of at least `timestamp`
-    /// (milliseconds); and the first row that the index has of the stream at all, so that the caller knows what it
-    /// does not cover. Blocking.
-    pub fn locate_timestamp(
-        &self,
-        stream: StreamId,
-        from: Offset,
-        timestamp: i64,
-    ) -> Result<TimestampHit, Error> {
-        let mut hit = TimestampHit { first: None, found: None };
-        let mut look = |chunk: &Chunk| {
-            let rows = chunk.stream(stream);
-            hit.first = hit.first.or_else(|| rows.first().copied());
-            hit.found = rows.iter().find(|row| row.end() > from && row.max_timestamp >= timestamp).copied();
-            hit.found.is_some()
+    /// Appends the rows of `stream` from the one that holds `offset` on to `rows`, at most 512 of them, if they are in
+    /// memory; whether they were. Takes no memory but theirs and no time but a search among them.
+    pub fn locate_in_memory(&self, stream: StreamId, offset: Offset, rows: &mut VecDeque<Row>) -> bool {
+        let mut take = |chunk: &Chunk| {
+            let holds = chunk.stream(stream).first().is_some_and(|row| row.base <= offset);
+            let found = if holds { chunk.rows_from(stream, offset) } else { &[] };
+            rows.extend(found.iter().take(ROWS_PER_LOOKUP));
+            holds.then_some(!found.is_empty())
         };
-        for (first, _, path) in self.files_from(Index::ZERO) {
-            if look(self.load(first, &path)?.as_ref()) {
-                return Ok(hit);
-            }
-        }
         let inner = self.inner.read();
-        for chunk in inner.sealing.iter().map(Arc::as_ref).chain(std::iter::once(&inner.open)) {
-            if look(chunk) {
-                break;
+        if let Some(found) = take(&inner.open) {
+            return found;
+        }
+        for part in inner.sealed.iter().rev() {
+            let memory = part.memory.read();
+            let Some(chunk) = memory.as_deref() else { return false };
+            if let Some(found) = take(chunk) {
+                return found;
             }
         }
-        Ok(hit)
+        false
     }
 
-    /// The base of the first row of `stream`, at or after `from`, that `keep` accepts; rows that it refuses all come
-    /// before those that it accepts. `None` where no row is accepted or the index does not reach back to `from`.
-    /// Blocking when files must be loaded.
-    pub fn first_kept(
+    /// What a part has of a stream. Blocking.
+    fn item(&self, part: &Part, stream: StreamId) -> Result<Option<StreamItem>, Error> {
+        if let Some(chunk) = part.memory() {
+            return Ok(chunk.item(stream));
+        }
+        let Some(number) = self.page_directory(part)?.page_of(stream) else { return Ok(None) };
+        let Page::Streams(page) = self.page(part, Some((Kind::Streams, number)))? else { return Ok(None) };
+        let at = page.partition_point(|item| item.stream < stream);
+        Ok(page.get(at).filter(|item| item.stream == stream).copied())
+    }
+
+    /// Gives the rows from the `from`th of an item on to `visit`, in slices, until it returns false. Blocking.
+    fn rows(
         &self,
-        stream: StreamId,
-        from: Offset,
-        keep: impl Fn(&Row) -> bool,
-    ) -> Result<Option<Offset>, Error> {
-        let mut next = from;
-        let mut hint = None;
-        while let Some(rows) = self.locate(stream, next, hint)? {
-            let kept = rows.partition_point(|row| !keep(row));
-            if let Some(row) = rows.get(kept) {
-                return Ok(Some(row.base.max(from)));
+        part: &Part,
+        item: &StreamItem,
+        from: u32,
+        visit: &mut dyn FnMut(&[Row]) -> bool,
+    ) -> Result<(), Error> {
+        if let Some(chunk) = part.memory() {
+            let rows = chunk.stream(item.stream);
+            visit(rows.get(usize::try_from(from).unwrap_or(usize::MAX)..).unwrap_or(&[]));
+            return Ok(());
+        }
+        let per_page = file::ITEMS_PER_PAGE as u32;
+        let (mut next, end) = (item.first.saturating_add(from), item.first.saturating_add(item.rows));
+        while next < end {
+            let (number, skip) = (next / per_page, next % per_page);
+            let Page::Rows(page) = self.page(part, Some((Kind::Rows, number)))? else { return Ok(()) };
+            let take = (end - next).min(per_page - skip);
+            let range = usize::try_from(skip).unwrap_or(usize::MAX)
+                ..usize::try_from(skip.saturating_add(take)).unwrap_or(usize::MAX);
+            let rows = page.get(range).ok_or_else(|| self.contradictory(part, item))?;
+            if !visit(rows) {
+                return Ok(());
             }
-            let Some(last) = rows.last() else { break };
-            (next, hint) = (last.end(), Some(last.index));
+            next += take;
         }
-        Ok(None)
+        Ok(())
     }
 
-    fn files_from(&self, index: Index) -> Vec<(Index, Index, PathBuf)> {
-        let inner = self.inner.read();
-        inner.files.iter().filter(|(_, end, _)| *end > index).cloned().collect()
-    }
-
-    fn load(&self, first: Index, path: &Path) -> Result<Arc<Chunk>, Error> {
-        if let Some(hit) = self.cache.get(&(self.shard, first)) {
-            return Ok(Arc::clone(hit.value()));
+    /// How many of an item's rows `before` accepts; those all come before the others. Blocking: a page for each halving.
+    fn partition(&self, part: &Part, item: &StreamItem, before: impl Fn(&Row) -> bool) -> Result<u32, Error> {
+        let (mut low, mut high) = (0, item.rows);
+        while low < high {
+            let middle = low + (high - low) / 2;
+            let mut found = None;
+            self.rows(part, item, middle, &mut |rows| {
+                found = rows.first().map(&before);
+                false
+            })?;
+            match found {
+                Some(true) => low = middle + 1,
+                Some(false) => high = middle,
+                None => return Err(self.contradictory(part, item)),
+            }
         }
-        let bytes = durable::read_file(&*self.disk, path, LARGEST_FILE)
-            .map_err(|source| Error::Io { path: path.to_owned(), source })?;
-        let chunk =
-            Chunk::decode(&bytes).map_err(|source| Error::Damaged { path: path.to_owned(), source })?;
-        let chunk = Arc::new(chunk);
-        self.cache.insert((self.shard, first), Arc::clone(&chunk));
-        Ok(chunk)
+        Ok(low)
     }
-}
 
-/// What [`HotIndex::locate_timestamp`] finds.
-#[derive(Debug, Clone, Copy)]
-pub struct TimestampHit {
-    /// The stream's first row in the index.
-    pub first: Option<Row>,
-    /// The first row that reaches the timestamp.
-    pub found: Option<Row>,
+    fn row(&self, part: &Part, item: &StreamItem, at: u32) -> Result<Row, Error> {
+        let mut found = None;
+        self.rows(part, item, at, &mut |rows| {
+            found = rows.first().copied();
+            false
+        })?;
+        found.ok_or_else(|| self.contradictory(part, item))
+    }
+
+    fn contradictory(&self, part: &Part, item: &StreamItem) -> Error {
+        let reason = format!("it has no rows {}.. for stream {}", item.first, item.stream);
+        let source = duramen_types::DecodeError::invalid("hot index file", reason);
+        Error::Damaged { path: part.path.clone(), source }
+    }
+
+    fn page_directory(&self, part: &Part) -> Result<Arc<Directory>, Error> {
+        match self.page(part, None)? {
+            Page::Directory(directory) => Ok(directory),
+            Page::Rows(_) | Page::Streams(_) => {
+                let source = duramen_types::DecodeError::invalid("hot index file", "its directory is a page");
+                Err(Error::Damaged { path: part.path.clone(), source })
+            }
+        }
+    }
+
+    fn page(&self, part: &Part, page: Option<(Kind, u32)>) -> Result<Page, Error> {
+        let key = PageKey { shard: self.shard, first: part.first, page };
+        if let Some(hit) = self.cache.get(&key) {
+            return Ok(hit.value().clone());
+        }
+        // Before the file is opened: each of them is read once, and then it is in the cache.
+        let directory = match page {
+            None => None,
+            Some(_) => Some(self.page_directory(part)?),
+        };
+        let read = || -> Result<Page, Unread> {
+            let file = self.disk.open_read(&part.path)?;
+            Ok(match (page, directory) {
+                (Some((Kind::Rows, number)), Some(directory)) => Page::Rows(directory.rows(&file, number)?),
+                (Some((Kind::Streams, number)), Some(directory)) => {
+                    Page::Streams(directory.streams(&file, number)?)
+                }
+                _ => Page::Directory(Arc::new(Directory::read(&file, self.shard, part.first)?)),
+            })
+        };
+        let loaded = read().map_err(|unread| match unread {
+            Unread::Io(source) => Error::Io { path: part.path.clone(), source },
+            Unread::Damaged(source) => Error::Damaged { path: part.path.clone(), source },
+        })?;
+        self.cache.insert(key, loaded.clone());
+        Ok(loaded)
+    }
 }
 
 fn parse_name(name: &str) -> Option<(ShardId, Index, Index)> {

@@ -149,8 +149,11 @@ impl ReadSession {
             self.rows.pop_front();
         }
         if self.rows.front().is_none_or(|row| row.base > self.next) {
-            let found = self.shard.view.index.locate(self.stream, self.next, self.last_entry);
-            self.rows = found.map_err(|error| corrupt(&self.name, &error))?.unwrap_or_default().into();
+            self.rows.clear();
+            let index = &self.shard.view.index;
+            index
+                .locate(self.stream, self.next, self.last_entry, &mut self.rows)
+                .map_err(|error| corrupt(&self.name, &error))?;
         }
         if let Some(row) = self.rows.front().copied().filter(|row| row.base <= self.next)
             && let Some(batch) = self.read_batch(row)?

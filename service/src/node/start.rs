@@ -18,7 +18,7 @@ use tokio::sync::{Semaphore, oneshot};
 use super::{Inner, Node, Settings};
 use crate::archive::{self, ArchiveTask};
 use crate::config::{self, Config};
-use crate::index::chunk_cache;
+use crate::index::page_cache;
 use crate::shard::{Checkpoint, Job, NotProposed, Shard, Surroundings, Waiting, seed};
 use crate::telemetry::Metrics;
 use crate::time::HybridClock;
@@ -189,7 +189,7 @@ impl Node {
             clock: Arc::clone(&hybrid),
             checkpoints: directory.checkpoint(),
             index: directory.index(),
-            chunks: chunk_cache(INDEX_CACHE),
+            pages: page_cache(INDEX_CACHE),
             metrics: Arc::clone(&metrics),
         };
         let lead = async {

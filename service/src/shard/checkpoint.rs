@@ -134,7 +134,7 @@ impl Checkpoints {
         }
         let bytes = view.progress().bytes;
         let due = bytes >= self.due_at;
-        if !due && !view.index.is_full() {
+        if !due && !view.index_is_full() {
             return Ok(());
         }
         self.finish().await?;
@@ -142,7 +142,7 @@ impl Checkpoints {
             self.due_at = bytes.saturating_add(DUE_AFTER_BYTES);
             self.start(view, membership)
         } else {
-            view.index.seal();
+            view.seal_index();
             let view = Arc::clone(view);
             tokio::task::spawn_blocking(move || view.index.write_sealed().map_err(io_error))
         });
@@ -172,7 +172,7 @@ impl Checkpoints {
         membership: &RaftMembership,
     ) -> tokio::task::JoinHandle<io::Result<()>> {
         // The caller is the only one who applies, so the index is sealed exactly at the state's end.
-        view.index.seal();
+        view.seal_index();
         let checkpoint = Checkpoint { state: view.state.read().clone(), membership: membership.clone() };
         self.writing_end = checkpoint.state.end();
         let (disk, directory, view) = (Arc::clone(&self.disk), self.directory.clone(), Arc::clone(view));

@@ -16,7 +16,7 @@ use tokio::sync::{Notify, watch};
 use super::checkpoint::Checkpoints;
 use super::log_store::Unapplied;
 use super::raft::{RaftLogId, RaftMembership, ShardRaft, entry_id, io_error, log_id, to_log};
-use crate::index::{HotIndex, Row};
+use crate::index::{HotIndex, Row, StreamEnd};
 use crate::telemetry::Metrics;
 
 /// How far a shard is; what the archiver and the operators' pages watch.
@@ -59,6 +59,21 @@ impl View {
 
     pub fn watch(&self) -> watch::Receiver<Progress> {
         self.progress.subscribe()
+    }
+
+    /// Whether the hot index has rows enough for a file.
+    pub fn index_is_full(&self) -> bool {
+        self.index.is_full(self.state.read().streams().len())
+    }
+
+    /// Closes the open chunk of the hot index at the state's end; for the one who applies.
+    pub fn seal_index(&self) {
+        let state = self.state.read();
+        let ends = state.streams().map(|(id, stream)| {
+            let end = StreamEnd { next: stream.next, bytes: stream.appended_bytes, last: stream.last_append };
+            (id, end)
+        });
+        self.index.seal(ends);
     }
 
     /// Wakes those who hold it whenever the stream changes. Hold it, look at the state, then wait.

@@ -28,7 +28,7 @@ use self::log_store::LogStore;
 use self::network::SoleVoter;
 use self::raft::{ShardRaft, io_error, seeded_vote, sole_voter};
 use self::sequencer::Sequencer;
-use crate::index::{ChunkCache, HotIndex};
+use crate::index::{HotIndex, PageCache};
 use crate::telemetry::Metrics;
 use crate::time::HybridClock;
 
@@ -41,7 +41,7 @@ pub struct Surroundings {
     pub clock: Arc<HybridClock>,
     pub checkpoints: PathBuf,
     pub index: PathBuf,
-    pub chunks: ChunkCache,
+    pub pages: PageCache,
     pub metrics: Arc<Metrics>,
 }
 
@@ -83,7 +83,7 @@ impl Shard {
         check_recoverable(&state, log.purged, log.last)?;
 
         let index =
-            HotIndex::open(Arc::clone(&around.disk), &around.index, id, state.end(), around.chunks.clone())
+            HotIndex::open(Arc::clone(&around.disk), &around.index, id, state.end(), around.pages.clone())
                 .map_err(io_error)?;
         let view = Arc::new(View::new(state, index));
         let store = LogStore::new(id, around.wal.clone());

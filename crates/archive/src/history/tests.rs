@@ -18,6 +18,7 @@ use crate::{
 
 mod branches;
 mod damage;
+mod kept;
 mod mirror;
 mod requests;
 

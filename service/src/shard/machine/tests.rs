@@ -10,14 +10,14 @@ use futures::stream;
 
 use super::super::raft::sole_voter;
 use super::*;
-use crate::index::chunk_cache;
+use crate::index::page_cache;
 
 const SHARD: ShardId = ShardId::new(1);
 
 /// As many rows as fill a chunk of the hot index.
 fn fill_index(view: &View) {
     let mut n = view.progress().end.get();
-    while !view.index.is_full() {
+    while !view.index_is_full() {
         let row = Row {
             base: Offset::new(n),
             records: 1,
@@ -39,7 +39,7 @@ async fn a_disk_too_full_for_a_checkpoint_leaves_the_shard_alone_and_keeps_it_fr
     disk.create_dir(index).unwrap();
     disk.create_dir(checkpoints).unwrap();
     let shared: Arc<dyn Disk> = Arc::new(disk.clone());
-    let hot = HotIndex::open(Arc::clone(&shared), index, SHARD, Index::ZERO, chunk_cache(1 << 20)).unwrap();
+    let hot = HotIndex::open(Arc::clone(&shared), index, SHARD, Index::ZERO, page_cache(1 << 20)).unwrap();
     let view = Arc::new(View::new(ShardState::new(SHARD), hot));
     let metrics = Arc::new(Metrics::new());
     let mut machine = Machine::new(
