@@ -1,6 +1,7 @@
 //! Makes one archived segment of the log's next entries, replaying the state on the way.
 
 use std::num::NonZeroUsize;
+use std::sync::Arc;
 
 use duramen_archive::{SegmentIdentity, SegmentObject, SegmentOptions, SegmentWriter};
 use duramen_state::ShardState;
@@ -26,7 +27,7 @@ pub(crate) struct Recipe {
 #[derive(Debug)]
 pub(crate) struct Built {
     pub object: SegmentObject,
-    pub state: ShardState,
+    pub state: Arc<ShardState>,
     pub last_term: Term,
     pub has_user_entries: bool,
 }
@@ -68,6 +69,7 @@ pub(crate) fn build(wal: &Wal, mut state: ShardState, through: Index, recipe: &R
         state.stream(stream).and_then(|stream| stream.config.compression).unwrap_or(recipe.compression)
     };
     let object = writer.finish(&compression).map_err(|source| Error::Segment { shard, source })?;
+    let state = Arc::new(state);
     Ok(Built { object, state, last_term, has_user_entries })
 }
 

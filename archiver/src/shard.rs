@@ -63,7 +63,7 @@ pub struct ShardArchiver {
     shard: ShardId,
     log: ManifestLog,
     /// The state exactly at the end of the archived history.
-    boundary: ShardState,
+    boundary: Arc<ShardState>,
     settings: Settings,
     /// Segments committed since the last snapshot.
     since_snapshot: u64,
@@ -73,7 +73,7 @@ pub struct ShardArchiver {
 /// A segment on its way into the store.
 struct Upload {
     task: JoinHandle<Result<SegmentRow>>,
-    state: ShardState,
+    state: Arc<ShardState>,
 }
 
 impl ShardArchiver {
@@ -93,6 +93,7 @@ impl ShardArchiver {
         }
         let snapshots = log.rows().snapshots().await.map_err(|source| Error::Archive { shard, source })?;
         let last_snapshot = snapshots.last().map(|row| row.index);
+        let boundary = Arc::new(boundary);
         Ok(Self { shard, log, boundary, settings, since_snapshot: 0, last_snapshot })
     }
 
@@ -106,7 +107,7 @@ impl ShardArchiver {
     }
 
     /// The state at the end of the archived history.
-    pub const fn boundary(&self) -> &ShardState {
+    pub const fn boundary(&self) -> &Arc<ShardState> {
         &self.boundary
     }
 
@@ -122,13 +123,18 @@ impl ShardArchiver {
 
     /// Archives every committed entry before `through`, in as many segments as it takes.
     ///
-    /// Segments are built and uploaded several at a time, and committed in order; `committed` is told after each
-    /// commit up to where the history is archived. When the future is dropped or fails, what was committed stays and
+    /// Segments are built and uploaded several at a time, and committed in order; `committed` is given the state at
+    /// the end of the archived history after each commit. When the future is dropped or fails, what was committed stays and
     /// [`ShardArchiver::end`] says up to where; objects without a manifest are left for [`crate::collect_orphans`].
-    pub async fn cut(&mut self, wal: &Wal, through: Index, committed: impl Fn(Index) + Send) -> Result<Cut> {
+    pub async fn cut(
+        &mut self,
+        wal: &Wal,
+        through: Index,
+        committed: impl Fn(&Arc<ShardState>) + Send,
+    ) -> Result<Cut> {
         let mut cut = Cut::default();
         let mut uploads: VecDeque<Upload> = VecDeque::new();
-        let mut ahead = self.boundary.clone();
+        let mut ahead = Arc::clone(&self.boundary);
         while ahead.end() < through || !uploads.is_empty() {
             // Build the next segment while earlier ones travel; commit the first when there is no room for more.
             let permit = if ahead.end() < through {
@@ -147,12 +153,13 @@ impl ShardArchiver {
             if let Some(permit) = permit {
                 let (recipe, wal, state) = (self.recipe(), wal.clone(), ahead);
                 let shard = self.shard;
-                let built = tokio::task::spawn_blocking(move || build(&wal, state, through, &recipe)).await;
+                let work = move || build(&wal, ShardState::clone(&state), through, &recipe);
+                let built = tokio::task::spawn_blocking(work).await;
                 let built =
                     built.map_err(|error| Error::Cancelled { shard, reason: error.to_string() })??;
-                ahead = built.state.clone();
+                ahead = Arc::clone(&built.state);
                 let log = self.log.clone();
-                let state = built.state.clone();
+                let state = Arc::clone(&built.state);
                 let task = tokio::spawn(async move {
                     let row = upload(&log, built).await;
                     drop(permit);
@@ -163,7 +170,7 @@ impl ShardArchiver {
             }
             if let Some(first) = uploads.pop_front() {
                 self.commit(first, &mut cut).await?;
-                committed(self.end());
+                committed(&self.boundary);
             }
         }
         if self.since_snapshot >= SEGMENTS_PER_SNAPSHOT {
@@ -217,7 +224,7 @@ impl ShardArchiver {
         let snapshot = Snapshot {
             archive: self.settings.archive,
             branch: self.log.branch().clone(),
-            state: self.boundary.clone(),
+            state: ShardState::clone(&self.boundary),
         };
         let key = snapshot.key();
         let encode = move || {

@@ -5,13 +5,16 @@ mod retention;
 mod rounds;
 mod schedule;
 mod status;
+#[cfg(test)]
+mod tests;
 
 use std::ops::Range;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use duramen_archive::{BranchView, BytesBefore, History, HistoryError, Store, StreamReader};
+use arc_swap::ArcSwap;
+use duramen_archive::{BranchView, BytesBefore, History, HistoryError, ShardView, Store, StreamReader};
 use duramen_archiver::ShardArchiver;
 use duramen_state::ShardState;
 use duramen_types::batch::Batch;
@@ -31,6 +34,12 @@ pub use open::{ClaimError, claim, open_history, store_options};
 
 /// How long an operation waits for an archive that is being opened.
 const OPEN_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// How long one step of a read waits for the store.
+const STORE_TIMEOUT: Duration = Duration::from_secs(30);
+
+/// How many segments are replayed in one step.
+const SEGMENTS_PER_STEP: usize = 16;
 
 /// How long a flush waits for the store.
 const FLUSH_TIMEOUT: Duration = Duration::from_secs(60);
@@ -54,8 +63,21 @@ pub struct Settings {
 struct Opened {
     view: BranchView,
     history: History,
-    /// By shard.
+    /// By shard. One that is archiving is locked, for as long as the store is down.
     archivers: Vec<tokio::sync::Mutex<ShardArchiver>>,
+    /// By shard: the state at the end of its archived history, for readers, who must not wait for the archiver.
+    boundaries: Vec<ArcSwap<ShardState>>,
+}
+
+impl Opened {
+    /// Notes up to where a shard is archived.
+    fn reached(&self, shard: &Shard, boundary: &Arc<ShardState>) {
+        if let Some(held) = self.boundaries.get(usize::from(shard.id.get())) {
+            held.store(Arc::clone(boundary));
+        }
+        // Behind the state: who is told of the end finds the state at it.
+        shard.archived.send_replace(boundary.end());
+    }
 }
 
 /// What a shard still has to archive.
@@ -192,9 +214,12 @@ impl ArchiveTask {
         let opened = self.opened().await?;
         let mut written = Vec::new();
         for archiver in &opened.archivers {
-            let mut archiver = archiver.lock().await;
+            // A shard that is being archived while the store is down is locked until it is back.
+            let Ok(mut archiver) = tokio::time::timeout(STORE_TIMEOUT, archiver.lock()).await else {
+                return Err(self.no_answer());
+            };
             let shard = archiver.shard();
-            match archiver.snapshot().await {
+            match self.bounded(async { Ok(archiver.snapshot().await) }).await? {
                 Ok(Some(snapshot)) => written.push(serde_json::json!({
                     "shard": shard, "index": snapshot.index, "bytes": snapshot.bytes,
                 })),
@@ -208,21 +233,64 @@ impl ArchiveTask {
     /// The shard's state at `time`, if the archive reaches beyond it; `None` where the local log must be replayed.
     pub async fn state_as_of(&self, shard: ShardId, time: HybridTime) -> Result<Option<Arc<ShardState>>> {
         let opened = self.opened().await?;
-        let view = opened.view.shard(shard).await.map_err(|error| archive_error(&error.into()))?;
+        let view = self.view(&opened, shard).await?;
         if view.tip().time <= time {
             return Ok(None);
         }
-        let cut = opened.history.cut_at_time(&view, time).await.map_err(|error| archive_error(&error))?;
-        let state = opened.history.state_at(&view, cut).await.map_err(|error| archive_error(&error))?;
+        let history = &opened.history;
+        let cut = self.bounded(async { Ok(history.cut_at_time(&view, time).await?) }).await?;
+        // What history::state_at does, in steps: a long replay is no outage.
+        let base = async {
+            Ok(match view.snapshot_at(cut).await? {
+                Some(snapshot) => history.snapshot(&snapshot).await?,
+                None => ShardState::new(shard),
+            })
+        };
+        let mut state = self.bounded(base).await?;
+        let mut segments = view.cursor(state.end(), None);
+        while state.end() < cut {
+            let step = async {
+                let mut end = state.end();
+                for _ in 0..SEGMENTS_PER_STEP {
+                    let Some(row) = segments.next().await? else { break };
+                    end = row.visible.end;
+                }
+                // At the end of the archive the rest is asked for, and the answer is what is missing.
+                let end = if end > state.end() { end.min(cut) } else { cut };
+                history.advance(&view, &mut state, end).await?;
+                Ok(())
+            };
+            self.bounded(step).await?;
+        }
         Ok(Some(Arc::new(state)))
     }
 
+    /// A shard's archived history as it is known now.
+    async fn view(&self, opened: &Opened, shard: ShardId) -> Result<ShardView> {
+        self.bounded(async { Ok(opened.view.shard(shard).await?) }).await
+    }
+
+    /// Gives up waiting for the store after a while; whoever asked may ask again.
+    async fn bounded<T>(
+        &self,
+        work: impl Future<Output = std::result::Result<T, HistoryError>>,
+    ) -> Result<T> {
+        match tokio::time::timeout(STORE_TIMEOUT, work).await {
+            Ok(done) => done.map_err(|error| archive_error(&error)),
+            Err(_) => Err(self.no_answer()),
+        }
+    }
+
+    fn no_answer(&self) -> Error {
+        no_answer(self.shared.store.url())
+    }
+
     /// The state at the end of the shard's archived history, where a replay of the local log begins.
-    pub async fn boundary(&self, shard: ShardId) -> Result<ShardState> {
+    pub async fn boundary(&self, shard: ShardId) -> Result<Arc<ShardState>> {
         let opened = self.opened().await?;
-        let archiver = opened.archivers.get(usize::from(shard.get()));
-        let archiver = archiver.ok_or_else(|| Error::new(Code::Internal, format!("no shard {shard}")))?;
-        Ok(archiver.lock().await.boundary().clone())
+        let boundary = opened.boundaries.get(usize::from(shard.get()));
+        let boundary = boundary.ok_or_else(|| Error::new(Code::Internal, format!("no shard {shard}")))?;
+        Ok(boundary.load_full())
     }
 
     /// A reader of one stream's archived batches from `from` to before `end`.
@@ -235,9 +303,9 @@ impl ArchiveTask {
         end: Offset,
     ) -> Result<ColdReader> {
         let opened = self.opened().await?;
-        let view = opened.view.shard(shard).await.map_err(|error| archive_error(&error.into()))?;
+        let view = self.view(&opened, shard).await?;
         let reader = opened.history.stream(&view, stream, from..end);
-        Ok(ColdReader { reader, name: name.clone(), position: from })
+        Ok(ColdReader { reader, name: name.clone(), position: from, url: self.url() })
     }
 
     /// The first archived offset in `from..end` whose record has a timestamp of at least `timestamp` (milliseconds).
@@ -250,9 +318,9 @@ impl ArchiveTask {
         timestamp: i64,
     ) -> Result<Option<Offset>> {
         let opened = self.opened().await?;
-        let view = opened.view.shard(shard).await.map_err(|error| archive_error(&error.into()))?;
-        let found = opened.history.offset_at_timestamp(&view, stream, from..end, timestamp).await;
-        found.map_err(|error| archive_error(&error))
+        let view = self.view(&opened, shard).await?;
+        let found = opened.history.offset_at_timestamp(&view, stream, from..end, timestamp);
+        self.bounded(found).await
     }
 
     /// The base of the stream's first archived batch in `range` that was appended later than `time`.
@@ -264,9 +332,8 @@ impl ArchiveTask {
         time: HybridTime,
     ) -> Result<Option<Offset>> {
         let opened = self.opened().await?;
-        let view = opened.view.shard(shard).await.map_err(|error| archive_error(&error.into()))?;
-        let found = opened.history.first_later(&view, stream, range, time).await;
-        found.map_err(|error| archive_error(&error))
+        let view = self.view(&opened, shard).await?;
+        self.bounded(opened.history.first_later(&view, stream, range, time)).await
     }
 
     /// The stream's first archived batch at or after `begin` before which it was given at least `bytes` bytes: looked for
@@ -281,8 +348,9 @@ impl ArchiveTask {
         bytes: u64,
     ) -> Result<BytesBefore> {
         let opened = self.opened().await?;
-        let view = opened.view.shard(shard).await.map_err(|error| archive_error(&error.into()))?;
+        let view = self.view(&opened, shard).await?;
         let history = &opened.history;
+        // The first look may have far to go; the store bounds its requests, and nobody waits for this.
         let found = match known {
             Some(known) => history.forward_to_bytes(&view, stream, known, behind.offset, bytes).await,
             None => history.back_to_bytes(&view, stream, begin, behind, bytes).await,
@@ -310,6 +378,7 @@ pub struct ColdReader {
     reader: StreamReader,
     name: StreamRef,
     position: Offset,
+    url: String,
 }
 
 impl ColdReader {
@@ -320,7 +389,8 @@ impl ColdReader {
 
     /// The next batch with its base offset and the hybrid time of its append; `None` at the end.
     pub async fn next(&mut self) -> Result<Option<(Offset, Batch, HybridTime)>> {
-        let found = self.reader.next().await.map_err(|error| {
+        let next = tokio::time::timeout(STORE_TIMEOUT, self.reader.next()).await;
+        let found = next.map_err(|_| no_answer(&self.url))?.map_err(|error| {
             let mut error = archive_error(&error);
             error.message = format!("stream {}, offset {}: {}", self.name, self.position, error.message);
             error
@@ -334,6 +404,11 @@ impl ColdReader {
         self.position = found.end();
         Ok(Some((found.base, batch, found.time)))
     }
+}
+
+fn no_answer(url: &str) -> Error {
+    let message = format!("the archive at {url} gave no answer within {STORE_TIMEOUT:?}; try again");
+    Error::new(Code::Unavailable, message)
 }
 
 fn archive_error(error: &HistoryError) -> Error {

@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
+use arc_swap::ArcSwap;
 use duramen_archive::{
     BranchView, Closed, Committer, History, HistoryOptions, Identity, Owner, SegmentCache, Store,
     StoreOptions,
@@ -110,6 +111,7 @@ impl Shared {
             uploads: Arc::new(Semaphore::new(settings.archive.uploads)),
         };
         let mut archivers = Vec::with_capacity(self.shards.len());
+        let mut boundaries = Vec::with_capacity(self.shards.len());
         for shard in &self.shards {
             let log = view.log(shard.id).await.map_err(text)?.clone();
             let end = log.tip().end;
@@ -125,9 +127,11 @@ impl Shared {
             let shard_view = view.shard(shard.id).await.map_err(text)?;
             let boundary = history.state_at(&shard_view, end).await.map_err(|error| error.to_string())?;
             let archiver = ShardArchiver::new(log, boundary, archiver.clone()).await;
-            archivers.push(tokio::sync::Mutex::new(archiver.map_err(|error| error.to_string())?));
+            let archiver = archiver.map_err(|error| error.to_string())?;
+            boundaries.push(ArcSwap::new(Arc::clone(archiver.boundary())));
+            archivers.push(tokio::sync::Mutex::new(archiver));
             shard.archived.send_replace(end);
         }
-        Ok(Opened { view, history, archivers })
+        Ok(Opened { view, history, archivers, boundaries })
     }
 }

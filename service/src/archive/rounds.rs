@@ -155,11 +155,7 @@ impl Shared {
                 return true;
             }
             let begun = self.clock.wall().monotonic();
-            let cut = archiver
-                .cut(&self.wal, through, |end| {
-                    shard.archived.send_replace(end);
-                })
-                .await;
+            let cut = archiver.cut(&self.wal, through, |boundary| opened.reached(shard, boundary)).await;
             match cut {
                 Ok(cut) => {
                     let took = self.clock.wall().monotonic().saturating_sub(begun);
@@ -196,7 +192,7 @@ impl Shared {
     ) -> bool {
         match archiver.reload(&opened.view, &opened.history).await {
             Ok(()) => {
-                shard.archived.send_replace(archiver.end());
+                opened.reached(shard, archiver.boundary());
                 true
             }
             Err(error) => {

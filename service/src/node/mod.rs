@@ -171,6 +171,11 @@ impl Node {
         self.0.archive.as_ref().map(ArchiveTask::status)
     }
 
+    #[cfg(test)]
+    pub(crate) fn archive_task(&self) -> &ArchiveTask {
+        self.0.archive.as_ref().expect("the test gave it an archive")
+    }
+
     fn archive(&self) -> Result<&ArchiveTask> {
         self.0.archive.as_ref().ok_or_else(|| {
             Error::new(Code::InvalidArgument, "this node has no archive: set archive.url and restart it")
@@ -199,7 +204,7 @@ impl Node {
         }
     }
 
-    async fn archive_boundary(&self, shard: ShardId) -> Result<Option<ShardState>> {
+    async fn archive_boundary(&self, shard: ShardId) -> Result<Option<Arc<ShardState>>> {
         match &self.0.archive {
             Some(archive) => archive.boundary(shard).await.map(Some),
             None => Ok(None),

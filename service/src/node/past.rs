@@ -56,11 +56,12 @@ impl Node {
                 // A cut may have moved the boundary beyond `time` just now: then the archive has the answer.
                 Some(state) if state.time() > time => {}
                 Some(state) => break state,
-                None => break self.local_base(shard, time)?,
+                None => break Arc::new(self.local_base(shard, time)?),
             }
         };
         let (node, shard) = (self.clone(), Arc::clone(shard));
-        let replayed = tokio::task::spawn_blocking(move || node.replay(&shard, base, time)).await;
+        let replayed =
+            tokio::task::spawn_blocking(move || node.replay(&shard, ShardState::clone(&base), time)).await;
         replayed.map_err(|error| Error::new(Code::Internal, format!("replaying the log: {error}")))?
     }
 
