@@ -23,6 +23,9 @@ pub const SEEN_HEADER: &str = "duramen-seen";
 /// Response header (of an error: trailer) with the node's latest hybrid time, in decimal digits.
 pub const TIME_HEADER: &str = "duramen-time";
 
+/// Response header of a change that is answered without a body: when it was committed, in decimal digits.
+pub const COMMITTED_HEADER: &str = "duramen-committed";
+
 /// The largest message that both sides must be ready to decode: a batch of 10 MiB, and room for a larger setting.
 pub const MAX_MESSAGE_BYTES: usize = 16 * 1024 * 1024 + 64 * 1024;
 

@@ -217,9 +217,8 @@ impl Log for LogService {
     async fn trim_stream(&self, request: Request<v1::TrimStreamRequest>) -> Answer<v1::TrimStreamResponse> {
         self.unary("TrimStream", Effect::Changes, request, |node, message| async move {
             let stream = on(&message.tenant, &message.stream)?;
-            let first = node.trim_stream(&stream, Offset::new(message.to)).await?;
-            let time = node.latest_time().as_micros();
-            Ok(v1::TrimStreamResponse { first_readable: first.get(), time })
+            let (first, time) = node.trim_stream(&stream, Offset::new(message.to)).await?;
+            Ok(v1::TrimStreamResponse { first_readable: first.get(), time: time.as_micros() })
         })
         .await
     }
@@ -229,8 +228,8 @@ impl Log for LogService {
         request: Request<v1::DeleteStreamRequest>,
     ) -> Answer<v1::DeleteStreamResponse> {
         self.unary("DeleteStream", Effect::Changes, request, |node, message| async move {
-            node.delete_stream(&on(&message.tenant, &message.stream)?).await?;
-            Ok(v1::DeleteStreamResponse { time: node.latest_time().as_micros() })
+            let time = node.delete_stream(&on(&message.tenant, &message.stream)?).await?;
+            Ok(v1::DeleteStreamResponse { time: time.as_micros() })
         })
         .await
     }
@@ -275,8 +274,9 @@ impl Log for LogService {
     ) -> Answer<v1::DeleteCursorResponse> {
         self.unary("DeleteCursor", Effect::Changes, request, |node, message| async move {
             let stream = on(&message.tenant, &message.stream)?;
-            node.delete_cursor(&stream, &convert::name(CursorName::parse(&message.cursor))?).await?;
-            Ok(v1::DeleteCursorResponse { time: node.latest_time().as_micros() })
+            let cursor = convert::name(CursorName::parse(&message.cursor))?;
+            let time = node.delete_cursor(&stream, &cursor).await?;
+            Ok(v1::DeleteCursorResponse { time: time.as_micros() })
         })
         .await
     }
@@ -289,8 +289,8 @@ impl Log for LogService {
             let stream = on(&message.tenant, &message.stream)?;
             let expected = convert::token(message.expected.as_ref())?;
             let token = convert::token(message.token.as_ref())?;
-            node.set_fencing_token(&stream, expected, token).await?;
-            Ok(v1::SetFencingTokenResponse { time: node.latest_time().as_micros() })
+            let time = node.set_fencing_token(&stream, expected, token).await?;
+            Ok(v1::SetFencingTokenResponse { time: time.as_micros() })
         })
         .await
     }

@@ -4,11 +4,11 @@ use std::sync::Arc;
 
 use axum::Json;
 use axum::extract::State;
-use axum::http::StatusCode;
 use duramen_types::{CursorName, Offset};
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
+use super::Committed;
 use super::error::{ErrorBody, Failure, JsonBody, Path};
 use super::streams::stream_ref;
 use crate::api::CursorInfo;
@@ -114,7 +114,7 @@ pub(super) async fn commit_cursor(
     delete, path = "/v1/tenants/{tenant}/streams/{stream}/cursors/{cursor}", tag = "cursors",
     params(("tenant" = String, Path), ("stream" = String, Path), ("cursor" = String, Path)),
     responses(
-        (status = 204, description = "The cursor is gone"),
+        (status = 204, description = "The cursor is gone", headers(("duramen-committed" = u64, description = "When, microseconds since 1970"))),
         (status = 404, description = "`unknown_cursor`", body = ErrorBody),
         (status = "default", description = "Any other error", body = ErrorBody),
     )
@@ -122,8 +122,7 @@ pub(super) async fn commit_cursor(
 pub(super) async fn delete_cursor(
     State(edge): State<Arc<Edge>>,
     Path((tenant, stream, cursor)): Path<(String, String, String)>,
-) -> Result<StatusCode, Failure> {
+) -> Result<Committed, Failure> {
     let (stream, cursor) = (stream_ref(&tenant, &stream)?, CursorName::parse(&cursor)?);
-    edge.node.delete_cursor(&stream, &cursor).await?;
-    Ok(StatusCode::NO_CONTENT)
+    Ok(Committed(edge.node.delete_cursor(&stream, &cursor).await?))
 }

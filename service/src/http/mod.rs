@@ -12,13 +12,26 @@ mod streams;
 use std::sync::Arc;
 
 use axum::http::StatusCode;
+use axum::response::{IntoResponse, Response};
 use axum::{Json, Router};
+use duramen_proto::COMMITTED_HEADER;
+use duramen_types::HybridTime;
 use utoipa::OpenApi;
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
 use crate::api::{Code, Error};
 use crate::edge::Edge;
+
+/// The answer to a change that has nothing to say but when it was committed.
+pub(crate) struct Committed(pub(crate) HybridTime);
+
+impl IntoResponse for Committed {
+    fn into_response(self) -> Response {
+        let time = [(COMMITTED_HEADER, self.0.as_micros().to_string())];
+        (StatusCode::NO_CONTENT, time).into_response()
+    }
+}
 
 pub(crate) use error::Failure;
 pub(crate) use layer::observe;

@@ -13,6 +13,7 @@ use duramen_types::{
 use serde::{Deserialize, Deserializer, Serialize};
 use utoipa::{IntoParams, ToSchema};
 
+use super::Committed;
 use super::error::{ErrorBody, Failure, JsonBody, Path, Query};
 use crate::api::{StreamConfigPatch, StreamInfo, StreamRef};
 use crate::edge::Edge;
@@ -345,17 +346,16 @@ pub(super) async fn configure_stream(
     delete, path = "/v1/tenants/{tenant}/streams/{stream}", tag = "streams",
     params(("tenant" = String, Path), ("stream" = String, Path)),
     responses(
-        (status = 204, description = "The stream is gone"),
+        (status = 204, description = "The stream is gone", headers(("duramen-committed" = u64, description = "When, microseconds since 1970"))),
         (status = "default", description = "Any error", body = ErrorBody),
     )
 )]
 pub(super) async fn delete_stream(
     State(edge): State<Arc<Edge>>,
     Path((tenant, stream)): Path<(String, String)>,
-) -> Result<StatusCode, Failure> {
+) -> Result<Committed, Failure> {
     let stream = stream_ref(&tenant, &stream)?;
-    edge.node.delete_stream(&stream).await?;
-    Ok(StatusCode::NO_CONTENT)
+    Ok(Committed(edge.node.delete_stream(&stream).await?))
 }
 
 /// Which streams to list.
@@ -419,6 +419,8 @@ pub(crate) struct TrimJson {
 #[derive(Debug, Serialize, ToSchema)]
 pub(crate) struct TrimmedJson {
     first_readable: u64,
+    /// When the trim was committed, microseconds since 1970.
+    time: u64,
 }
 
 /// Makes an offset the first readable one.
@@ -438,8 +440,8 @@ pub(super) async fn trim_stream(
     JsonBody(trim): JsonBody<TrimJson>,
 ) -> Result<Json<TrimmedJson>, Failure> {
     let stream = stream_ref(&tenant, &stream)?;
-    let first = edge.node.trim_stream(&stream, Offset::new(trim.to)).await?;
-    Ok(Json(TrimmedJson { first_readable: first.get() }))
+    let (first, time) = edge.node.trim_stream(&stream, Offset::new(trim.to)).await?;
+    Ok(Json(TrimmedJson { first_readable: first.get(), time: time.as_micros() }))
 }
 
 /// A compare-and-set of a stream's fencing token.
@@ -460,7 +462,7 @@ pub(crate) struct FenceJson {
     params(("tenant" = String, Path), ("stream" = String, Path)),
     request_body = FenceJson,
     responses(
-        (status = 204, description = "The token is set"),
+        (status = 204, description = "The token is set", headers(("duramen-committed" = u64, description = "When, microseconds since 1970"))),
         (status = 412, description = "`fenced`: it is not the expected one", body = ErrorBody),
         (status = "default", description = "Any other error", body = ErrorBody),
     )
@@ -469,10 +471,9 @@ pub(super) async fn set_fencing_token(
     State(edge): State<Arc<Edge>>,
     Path((tenant, stream)): Path<(String, String)>,
     JsonBody(fence): JsonBody<FenceJson>,
-) -> Result<StatusCode, Failure> {
+) -> Result<Committed, Failure> {
     let stream = stream_ref(&tenant, &stream)?;
     let expected = fence.expected.as_deref().map(FencingToken::parse).transpose()?;
     let token = fence.token.as_deref().map(FencingToken::parse).transpose()?;
-    edge.node.set_fencing_token(&stream, expected, token).await?;
-    Ok(StatusCode::NO_CONTENT)
+    Ok(Committed(edge.node.set_fencing_token(&stream, expected, token).await?))
 }

@@ -106,18 +106,21 @@ impl Node {
         self.describe_stream(stream).await
     }
 
-    /// Makes `to` the first readable offset, unless a later one is; gives the first readable offset.
-    pub async fn trim_stream(&self, stream: &StreamRef, to: Offset) -> Result<Offset> {
+    /// Makes `to` the first readable offset, unless a later one is; gives the first readable offset and when this was
+    /// committed.
+    pub async fn trim_stream(&self, stream: &StreamRef, to: Offset) -> Result<(Offset, HybridTime)> {
         let (shard, id, ()) = self.locate(stream, |_| ())?;
-        match self.control(&shard, ControlOp::TrimStream { stream: id, to }, stream).await?.1 {
-            ControlResult::Trimmed(first) => Ok(first),
-            other => Err(Error::new(Code::Internal, format!("stream {stream}: a trim gave {other:?}"))),
+        match self.control(&shard, ControlOp::TrimStream { stream: id, to }, stream).await? {
+            (outcome, ControlResult::Trimmed(first)) => Ok((first, outcome.applied.time)),
+            (_, other) => Err(Error::new(Code::Internal, format!("stream {stream}: a trim gave {other:?}"))),
         }
     }
 
-    pub async fn delete_stream(&self, stream: &StreamRef) -> Result<()> {
+    /// Gives when the deletion was committed: `as_of` an earlier time, the stream is there.
+    pub async fn delete_stream(&self, stream: &StreamRef) -> Result<HybridTime> {
         let (shard, id, ()) = self.locate(stream, |_| ())?;
-        self.control(&shard, ControlOp::DeleteStream { stream: id }, stream).await.map(|_| ())
+        let (outcome, _) = self.control(&shard, ControlOp::DeleteStream { stream: id }, stream).await?;
+        Ok(outcome.applied.time)
     }
 
     pub async fn commit_cursor(
@@ -153,22 +156,23 @@ impl Node {
         Ok(infos)
     }
 
-    pub async fn delete_cursor(&self, stream: &StreamRef, cursor: &CursorName) -> Result<()> {
+    /// Gives when the deletion was committed.
+    pub async fn delete_cursor(&self, stream: &StreamRef, cursor: &CursorName) -> Result<HybridTime> {
         let (shard, id, ()) = self.locate(stream, |_| ())?;
         let op = ControlOp::DeleteCursor { stream: id, cursor: cursor.clone() };
-        self.control(&shard, op, stream).await.map(|_| ())
+        Ok(self.control(&shard, op, stream).await?.0.applied.time)
     }
 
-    /// Compare-and-set: fails with [`Code::Fenced`] unless the stream's token is `expected`.
+    /// Compare-and-set: fails with [`Code::Fenced`] unless the stream's token is `expected`. Gives when it was committed.
     pub async fn set_fencing_token(
         &self,
         stream: &StreamRef,
         expected: Option<FencingToken>,
         token: Option<FencingToken>,
-    ) -> Result<()> {
+    ) -> Result<HybridTime> {
         let (shard, id, ()) = self.locate(stream, |_| ())?;
         let op = ControlOp::SetFencingToken { stream: id, expected, token };
-        self.control(&shard, op, stream).await.map(|_| ())
+        Ok(self.control(&shard, op, stream).await?.0.applied.time)
     }
 
     /// A producer id that the cluster never gave before.

@@ -124,7 +124,7 @@ impl Player {
     async fn trim(&mut self, name: &str, random: &mut StdRng) -> Result<()> {
         let stream = self.streams.get_mut(name).expect("the stream exists in the model");
         let to = random.random_range(0..=stream.values.len() as u64);
-        let first = self.node.trim_stream(&stream_ref(name), Offset::new(to)).await?;
+        let (first, _) = self.node.trim_stream(&stream_ref(name), Offset::new(to)).await?;
         stream.first = stream.first.max(to);
         ensure!(first.get() == stream.first, "{name}: trimmed to {first}, not to {}", stream.first);
         Ok(())
