@@ -88,6 +88,9 @@ pub struct NodeDescription {
     pub shards: u16,
     /// When the directory was made.
     pub created: HybridTime,
+    /// The time of the cut at which the branch begins, if it has ancestors: whatever is stamped here is later.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cut: Option<HybridTime>,
 }
 
 /// What a restore brings into the directory, and how far it is.
@@ -211,6 +214,7 @@ impl DataDir {
         let bound = NodeDescription {
             archive: found.archive.or(wanted.archive),
             branch: found.branch.clone().or_else(|| wanted.branch.clone()),
+            cut: found.cut.or(wanted.cut),
             ..found.clone()
         };
         if bound != found {

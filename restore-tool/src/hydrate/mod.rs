@@ -270,6 +270,7 @@ async fn finish(
         branch: Some(details.branch.to_string()),
         shards: identity.shards,
         created: details.started,
+        cut: view.branch().cut.as_ref().map(|cut| cut.time),
     })?;
     dir.activate(store.clock().now())?;
     let fetch::Fetched { fetched, present } = fetched;

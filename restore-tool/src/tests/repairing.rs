@@ -46,6 +46,7 @@ fn node_with(world: &World, root: &Path, write: impl FnOnce(&Wal)) {
         branch: Some("main".to_owned()),
         shards: SHARDS,
         created: world.now(),
+        cut: None,
     })
     .unwrap();
     let wal = open(&dir.wal(), &world.clock);

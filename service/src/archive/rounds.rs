@@ -146,6 +146,9 @@ impl Shared {
         let (Some(archiver), Some(pending)) = (opened.archivers.get(at), self.pending.get(at)) else {
             return false;
         };
+        if !self.sync(shard.id, through).await {
+            return false;
+        }
         let mut archiver = archiver.lock().await;
         let mut pause = FIRST_RETRY;
         loop {
@@ -181,6 +184,16 @@ impl Shared {
                 }
             }
         }
+    }
+
+    /// Makes what is to be archived durable here first: with `fsync = "interval"` a crash could take it back, and then the
+    /// archive would hold a history that this node's log does not continue. False where the log has failed.
+    async fn sync(&self, shard: duramen_types::ShardId, through: Index) -> bool {
+        if self.wal.log_state(shard).flushed >= through {
+            return true;
+        }
+        let wal = self.wal.clone();
+        matches!(tokio::task::spawn_blocking(move || wal.sync()).await, Ok(Ok(())))
     }
 
     /// After another writer's manifest won, or a commit whose outcome is unknown: begins again from the new end.

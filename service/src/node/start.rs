@@ -161,6 +161,10 @@ impl Node {
         let directory = DataDir::open(Arc::clone(&disk), &config.node.data)?;
         let (description, binding) = bind(config, &directory, &clock, &random).await?;
         let hybrid = Arc::new(HybridClock::new(Arc::clone(&clock)));
+        // A clock that was set back must not write before the cut. Its time may be later than its last entry.
+        if let Some(cut) = description.cut {
+            hybrid.recover(cut);
+        }
         let metrics = Arc::new(Metrics::new());
         let (wal, report) = Wal::open(
             Arc::clone(&disk),
@@ -342,6 +346,7 @@ async fn bind(
         branch: None,
         shards: config.cluster.shards,
         created: clock.now(),
+        cut: None,
     };
     let mut wanted = known.clone().unwrap_or_else(fresh);
     wanted.node = node;
@@ -380,7 +385,8 @@ async fn bind(
     if branch == config::Archive::default().branch {
         Branch::open_or_create_root(&store, &branch, &format!("node {node}")).await?;
     } else {
-        Branch::open(&store, &branch).await?;
+        // Kept here, because a later start may have to do without the store.
+        wanted.cut = Branch::open(&store, &branch).await?.cut.map(|cut| cut.time);
     }
     wanted.archive = Some(identity.archive);
     wanted.branch = Some(branch.to_string());
@@ -435,10 +441,6 @@ async fn enter_history(
             }
         };
         let state = history.state_at(&shard_view, end).await?;
-        // The cut's time may be later than its last entry: what comes next is later than both.
-        if let Some(cut) = &view.branch().cut {
-            around.clock.recover(cut.time);
-        }
         let records = seed(around, state, &log)?;
         if records.is_empty() {
             continue;

@@ -16,6 +16,7 @@ fn description() -> NodeDescription {
         branch: None,
         shards: 8,
         created: HybridTime::from_micros(5),
+        cut: None,
     }
 }
 
