@@ -23,6 +23,7 @@ use duramen_wal::Wal;
 use parking_lot::Mutex;
 use tokio::sync::{Notify, watch};
 use tokio::task::JoinHandle;
+use tokio_util::sync::CancellationToken;
 
 use crate::api::{Code, Error, Result, StreamRef};
 use crate::config;
@@ -34,6 +35,9 @@ pub use open::{ClaimError, claim, open_history, store_options};
 
 /// How long an operation waits for an archive that is being opened.
 const OPEN_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// How long a stop waits for the tasks to end.
+const STOP_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// How long one step of a read waits for the store.
 const STORE_TIMEOUT: Duration = Duration::from_secs(30);
@@ -104,6 +108,8 @@ struct Shared {
     pending: Vec<Pending>,
     /// Wakes the rounds: some shard has something to archive.
     activity: Notify,
+    /// Cancelled when the tasks are to end.
+    stopping: CancellationToken,
     last_error: Mutex<Option<String>>,
     closed_through: Mutex<Option<HybridTime>>,
     /// The time of the closed object that the node wrote last: the next one names it.
@@ -120,7 +126,7 @@ struct Shared {
 #[derive(Debug)]
 pub struct ArchiveTask {
     shared: Arc<Shared>,
-    tasks: Mutex<Vec<JoinHandle<()>>>,
+    task: Mutex<Option<JoinHandle<()>>>,
 }
 
 impl ArchiveTask {
@@ -144,14 +150,15 @@ impl ArchiveTask {
             metrics,
             opened: watch::Sender::new(None),
             activity: Notify::new(),
+            stopping: CancellationToken::new(),
             last_error: Mutex::new(None),
             closed_through: Mutex::new(None),
             last_closed: Mutex::new(None),
             closed_ends: Mutex::new(Vec::new()),
             schedule: Mutex::default(),
         });
-        let tasks = vec![tokio::spawn(rounds::run(Arc::clone(&shared)))];
-        Self { shared, tasks: Mutex::new(tasks) }
+        let task = tokio::spawn(rounds::run(Arc::clone(&shared)));
+        Self { shared, task: Mutex::new(Some(task)) }
     }
 
     /// The archive's address, without secrets.
@@ -198,8 +205,14 @@ impl ArchiveTask {
                 "not everything could be archived in time; the rest follows after the next start"
             );
         }
-        for task in self.tasks.lock().drain(..) {
-            task.abort();
+        self.shared.stopping.cancel();
+        let task = self.task.lock().take();
+        if let Some(task) = task {
+            // It ends by itself; a store that never answers must not hold the shutdown up.
+            let abort = task.abort_handle();
+            if tokio::time::timeout(STOP_TIMEOUT, task).await.is_err() {
+                abort.abort();
+            }
         }
     }
 

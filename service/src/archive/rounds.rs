@@ -25,17 +25,21 @@ const WATCH_PAUSE: Duration = Duration::from_millis(20);
 const FIRST_RETRY: Duration = Duration::from_millis(200);
 const LONGEST_RETRY: Duration = Duration::from_secs(10);
 
-/// Archives until the task is aborted.
+/// Archives until it is told to stop.
 pub(super) async fn run(shared: Arc<Shared>) {
-    let opened = shared.open().await;
+    let opened = tokio::select! {
+        opened = shared.open() => opened,
+        () = shared.stopping.cancelled() => return,
+    };
     let mut tasks = JoinSet::new();
     for shard in &shared.shards {
         tasks.spawn(watch_shard(Arc::clone(&shared), Arc::clone(shard)));
         tasks.spawn(serve_requests(Arc::clone(&shared), Arc::clone(&opened), Arc::clone(shard)));
     }
     tasks.spawn(rounds(Arc::clone(&shared), Arc::clone(&opened)));
-    tasks.spawn(schedule::run(Arc::clone(&shared), opened));
-    while tasks.join_next().await.is_some() {}
+    schedule::run(Arc::clone(&shared), opened).await;
+    shared.stopping.cancelled().await;
+    tasks.shutdown().await;
 }
 
 /// Notices user entries that are not archived, and asks for a cut when they fill a segment.

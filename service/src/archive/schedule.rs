@@ -19,7 +19,7 @@ pub(super) struct Outcome {
     pub(super) findings: u64,
 }
 
-/// Works on the schedule until the task is aborted.
+/// Works on the schedule until the tasks are to end.
 pub(super) async fn run(shared: Arc<Shared>, opened: Arc<Opened>) {
     shared.schedule.lock().snapshots = Some(shared.clock.wall().now());
     shared.look_at_verification().await;
@@ -31,8 +31,7 @@ pub(super) async fn run(shared: Arc<Shared>, opened: Arc<Opened>) {
 
 /// Keeps to the schedule, also when it changes.
 async fn follow(shared: &Arc<Shared>, opened: &Arc<Opened>) -> Result<(), JobSchedulerError> {
-    // Lives as long as this task.
-    let scheduler = JobScheduler::new().await?;
+    let mut scheduler = JobScheduler::new().await?;
     scheduler.start().await?;
     let mut schedule = shared.snapshot_schedule.subscribe();
     // The scheduler starts a job again while its last run still works: one at a time is enough.
@@ -40,8 +39,13 @@ async fn follow(shared: &Arc<Shared>, opened: &Arc<Opened>) -> Result<(), JobSch
     loop {
         let wanted = schedule.borrow_and_update().clone();
         let id = scheduler.add(job(shared, opened, &running, &wanted)?).await?;
-        if schedule.changed().await.is_err() {
-            return Ok(());
+        let changed = tokio::select! {
+            changed = schedule.changed() => changed.is_ok(),
+            () = shared.stopping.cancelled() => false,
+        };
+        if !changed {
+            // It ticks in tasks of its own, which its handle does not end.
+            return scheduler.shutdown().await;
         }
         scheduler.remove(&id).await?;
     }
