@@ -9,7 +9,6 @@ use bytes::Bytes;
 use duramen_proto::ErrorCode;
 use duramen_types::Offset;
 use duramen_types::batch::{Batch, Records, normalise};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio_util::sync::CancellationToken;
 
 use crate::Node;
@@ -25,14 +24,9 @@ pub(crate) struct Edge {
     pub(crate) config: Arc<Config>,
     /// Cancelled when the node is to stop: long-running calls then end.
     pub(crate) stopping: CancellationToken,
-    /// Permits for bodies that are being received, in KiB of the byte budget.
-    receiving: Arc<Semaphore>,
     started: u64,
     requests: AtomicU64,
 }
-
-/// The largest size of a body in KiB as a number of permits.
-const KIB: u64 = 1024;
 
 impl Edge {
     pub(crate) fn new(
@@ -41,10 +35,7 @@ impl Edge {
         metrics: Arc<Metrics>,
         stopping: CancellationToken,
     ) -> Self {
-        let budget = config.log.byte_budget.as_u64() / KIB;
-        let permits = usize::try_from(budget).unwrap_or(usize::MAX).min(Semaphore::MAX_PERMITS);
         Self {
-            receiving: Arc::new(Semaphore::new(permits)),
             started: node.latest_time().as_micros(),
             requests: AtomicU64::new(0),
             node,
@@ -58,15 +49,6 @@ impl Edge {
     pub(crate) fn request_id(&self) -> String {
         let number = self.requests.fetch_add(1, Ordering::Relaxed);
         format!("{:x}-{number:x}", self.started & 0xffff_ffff)
-    }
-
-    /// Room in the byte budget for a body of at most `bytes`, until the permit is dropped.
-    pub(crate) fn receive(&self, bytes: u64) -> Result<OwnedSemaphorePermit> {
-        let permits = u32::try_from(bytes.div_ceil(KIB)).unwrap_or(u32::MAX);
-        Arc::clone(&self.receiving).try_acquire_many_owned(permits).map_err(|_| {
-            let message = "the node is receiving as much as log.byte_budget allows; try again in a moment";
-            Error::new(Code::ResourceExhausted, message)
-        })
     }
 }
 

@@ -110,7 +110,7 @@ pub(super) async fn append_records(
     let options = Options::of(&query, &headers)?;
     let declared = headers.get(header::CONTENT_LENGTH).and_then(|length| length.to_str().ok()?.parse().ok());
     let limit = body_limit(&edge);
-    let room = edge.receive(declared.map_or(limit, |length: u64| length.min(limit)))?;
+    let room = edge.node.receive(declared.map_or(limit, |length: u64| length.min(limit)))?;
     let body = receive(request, limit).await?;
     let records = records(&query, &headers, body)?;
     let request = AppendRequest {
@@ -123,9 +123,8 @@ pub(super) async fn append_records(
         // The middleware has merged what the client has seen.
         seen: HybridTime::ZERO,
     };
-    let pending = edge.node.append(request, false).await?;
-    // From here on the node's own budget counts the batch.
-    drop(room);
+    // What the body took of the budget becomes the batch's share.
+    let pending = edge.node.append_received(request, room).await?;
     Ok(Json(pending.acknowledged().await?.into()))
 }
 

@@ -74,6 +74,30 @@ impl Node {
     /// Where the node's byte budget is used up it waits if `wait` is set (a session's backpressure), and else fails
     /// with [`Code::ResourceExhausted`].
     pub async fn append(&self, request: AppendRequest, wait: bool) -> Result<PendingAppend> {
+        self.append_with(request, wait, None).await
+    }
+
+    /// The same for an append whose body was received under a share of the byte budget: the batch keeps of it what it
+    /// needs. Does not wait.
+    pub(crate) async fn append_received(
+        &self,
+        request: AppendRequest,
+        room: OwnedSemaphorePermit,
+    ) -> Result<PendingAppend> {
+        self.append_with(request, false, Some(room)).await
+    }
+
+    /// A share of the byte budget for a body of at most `bytes`, until it is dropped.
+    pub(crate) fn receive(&self, bytes: u64) -> Result<OwnedSemaphorePermit> {
+        self.try_budget(usize::try_from(bytes).unwrap_or(usize::MAX))
+    }
+
+    async fn append_with(
+        &self,
+        request: AppendRequest,
+        wait: bool,
+        room: Option<OwnedSemaphorePermit>,
+    ) -> Result<PendingAppend> {
         self.observe_time(request.seen)?;
         let admitted = self.clock().wall().monotonic();
         super::users_only(&request.stream)?;
@@ -93,7 +117,7 @@ impl Node {
         let batch = self
             .admit(request.payload, request.producer, timestamps)
             .map_err(|error| invalid(&request.stream, &error))?;
-        let budget = self.take_budget(batch.bytes().len(), wait).await?;
+        let budget = self.take_budget(batch.bytes().len(), wait, room).await?;
         let header = BatchHeader {
             stream: id,
             records: batch.count(),
@@ -171,22 +195,42 @@ impl Node {
         })
     }
 
-    async fn take_budget(&self, bytes: usize, wait: bool) -> Result<OwnedSemaphorePermit> {
-        let budget: &Arc<Semaphore> = self.budget();
-        // One batch larger than the whole budget takes all of it.
-        let permits = u32::try_from(bytes.min(self.settings().byte_budget)).unwrap_or(u32::MAX);
+    async fn take_budget(
+        &self,
+        bytes: usize,
+        wait: bool,
+        room: Option<OwnedSemaphorePermit>,
+    ) -> Result<OwnedSemaphorePermit> {
+        if let Some(mut room) = room {
+            let lacking = bytes.min(self.settings().byte_budget).saturating_sub(room.num_permits());
+            if lacking > 0 {
+                room.merge(self.try_budget(lacking)?);
+            }
+            // The body is gone: what the batch doesn't need of its share goes back.
+            return Ok(room.split(bytes).unwrap_or(room));
+        }
         if wait {
-            return Ok(Arc::clone(budget)
-                .acquire_many_owned(permits)
+            return Ok(Arc::clone(self.budget())
+                .acquire_many_owned(self.permits(bytes))
                 .await
                 .expect("the budget's semaphore is never closed"));
         }
-        Arc::clone(budget).try_acquire_many_owned(permits).map_err(|error| match error {
+        self.try_budget(bytes)
+    }
+
+    /// What so many bytes take of the budget: one batch larger than the whole budget takes all of it.
+    fn permits(&self, bytes: usize) -> u32 {
+        u32::try_from(bytes.min(self.settings().byte_budget)).unwrap_or(u32::MAX)
+    }
+
+    fn try_budget(&self, bytes: usize) -> Result<OwnedSemaphorePermit> {
+        let budget: &Arc<Semaphore> = self.budget();
+        Arc::clone(budget).try_acquire_many_owned(self.permits(bytes)).map_err(|error| match error {
             TryAcquireError::NoPermits | TryAcquireError::Closed => Error::new(
                 Code::ResourceExhausted,
                 format!(
-                    "{} bytes of appends are in flight, the limit (log.byte_budget): try again, or use a session, \
-                     which waits",
+                    "appends that are received or in flight take all of log.byte_budget, {} bytes: try again, or use \
+                     a session, which waits",
                     self.settings().byte_budget
                 ),
             ),
