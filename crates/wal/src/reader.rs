@@ -94,6 +94,23 @@ impl Shared {
         }
     }
 
+    /// The entries of `range` from its start on that are in memory; `None` if the first one is only in a file.
+    pub(crate) fn entries_in_memory(
+        &self,
+        shard: ShardId,
+        range: Range<Index>,
+        max_bytes: u64,
+    ) -> Result<Option<Vec<(EntryId, Bytes)>>, Error> {
+        Ok(match self.step(shard, range, max_bytes, true)? {
+            Step::Cached(entries) => {
+                add(&self.counters.cache_hits, entries.len() as u64);
+                Some(entries)
+            }
+            Step::End => Some(Vec::new()),
+            Step::File { .. } => None,
+        })
+    }
+
     fn is_current(&self, sequence: u64) -> bool {
         self.state.lock().catalog.segments.contains_key(&sequence)
     }

@@ -300,6 +300,16 @@ impl Wal {
         self.shared.entries(shard, range, max_bytes)
     }
 
+    /// The same where the first of them is in memory, without touching a file; `None` where it is not.
+    pub fn entries_in_memory(
+        &self,
+        shard: ShardId,
+        range: Range<Index>,
+        max_bytes: u64,
+    ) -> Result<Option<Vec<(EntryId, Bytes)>>, Error> {
+        self.shared.entries_in_memory(shard, range, max_bytes)
+    }
+
     /// What the log of a shard holds; all empty for a shard it never heard of.
     pub fn log_state(&self, shard: ShardId) -> LogState {
         self.shared.state.lock().tails.state(shard)

@@ -149,14 +149,10 @@ impl ReadSession {
             self.rows.pop_front();
         }
         if self.rows.front().is_none_or(|row| row.base > self.next) {
-            self.rows.clear();
-            let index = &self.shard.view.index;
-            index
-                .locate(self.stream, self.next, self.last_entry, &mut self.rows)
-                .map_err(|error| corrupt(&self.name, &error))?;
+            self.locate().await?;
         }
         if let Some(row) = self.rows.front().copied().filter(|row| row.base <= self.next)
-            && let Some(batch) = self.read_batch(row)?
+            && let Some(batch) = self.read_batch(row).await?
         {
             return Ok(self.serve(batch, row.base, row.records, row.time, tail));
         }
@@ -179,6 +175,23 @@ impl ReadSession {
         }
     }
 
+    /// Finds the rows from the next offset on: in memory at once, in files on a thread that may block.
+    async fn locate(&mut self) -> Result<()> {
+        self.rows.clear();
+        if self.shard.view.index.locate_in_memory(self.stream, self.next, &mut self.rows) {
+            return Ok(());
+        }
+        let (view, stream, next) = (Arc::clone(&self.shard.view), self.stream, self.next);
+        let (hint, mut rows) = (self.last_entry, std::mem::take(&mut self.rows));
+        let found = blocking(move || {
+            let found = view.index.locate(stream, next, hint, &mut rows);
+            (found, rows)
+        });
+        let (found, rows) = found.await?;
+        self.rows = rows;
+        found.map(drop).map_err(|error| corrupt(&self.name, &error))
+    }
+
     /// The next batch of the read in the archive that is under way; `None` where there is none, or at its end.
     async fn continue_cold(&mut self, tail: Offset) -> Result<Option<ReadBatch>> {
         let Some(cold) = self.cold.as_mut().filter(|cold| cold.position() == self.next) else {
@@ -197,13 +210,13 @@ impl ReadSession {
     }
 
     /// The row's batch from the log; `None` where the log was purged beyond it.
-    fn read_batch(&mut self, row: Row) -> Result<Option<Batch>> {
+    async fn read_batch(&mut self, row: Row) -> Result<Option<Batch>> {
         while self.entries.front().is_some_and(|(index, _)| *index < row.index) {
             self.entries.pop_front();
         }
         if self.entries.front().is_none_or(|(index, _)| *index != row.index) {
             self.entries.clear();
-            if !self.read_log(row.index)? {
+            if !self.read_log(row.index).await? {
                 return Ok(None);
             }
         }
@@ -220,7 +233,7 @@ impl ReadSession {
 
     /// Fetches the entry at `index`, and those after it that the stream's next rows are in as long as they follow
     /// each other; false where they are purged.
-    fn read_log(&mut self, index: Index) -> Result<bool> {
+    async fn read_log(&mut self, index: Index) -> Result<bool> {
         let mut end = index.next();
         for row in &self.rows {
             if row.index == end {
@@ -229,7 +242,16 @@ impl ReadSession {
                 break;
             }
         }
-        let found = match self.node.wal().entries(self.shard.id, index..end, READ_AHEAD) {
+        let (wal, shard) = (self.node.wal(), self.shard.id);
+        let found = match wal.entries_in_memory(shard, index..end, READ_AHEAD) {
+            Ok(None) => {
+                let wal = wal.clone();
+                blocking(move || wal.entries(shard, index..end, READ_AHEAD)).await?
+            }
+            Ok(Some(found)) => Ok(found),
+            Err(error) => Err(error),
+        };
+        let found = match found {
             Err(duramen_wal::Error::Purged { .. }) => return Ok(false),
             found => found.map_err(|error| corrupt(&self.name, &error))?,
         };
@@ -245,6 +267,12 @@ impl ReadSession {
         let end = base.plus(u64::from(records)).min(from.plus(self.records_left)).min(tail);
         ReadBatch { batch: batch.with_base_offset(base), base, records, from, end, time, tail }
     }
+}
+
+/// Runs what may wait for the disk where it holds up no other task.
+async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> Result<T> {
+    let done = tokio::task::spawn_blocking(work).await;
+    done.map_err(|error| Error::new(Code::Unavailable, format!("the read was interrupted: {error}")))
 }
 
 fn below_trim(stream: &StreamRef, at: Offset, first: Offset) -> Error {
@@ -403,7 +431,8 @@ impl ReadSession {
 
     /// The first offset whose record has a timestamp of at least `timestamp` (milliseconds); the tail if none has.
     async fn at_timestamp(&mut self, timestamp: i64, first: Offset, tail: Offset) -> Result<Offset> {
-        let hit = self.shard.view.index.locate_timestamp(self.stream, first, timestamp);
+        let (view, stream) = (Arc::clone(&self.shard.view), self.stream);
+        let hit = blocking(move || view.index.locate_timestamp(stream, first, timestamp)).await?;
         let hit = hit.map_err(|error| corrupt(&self.name, &error))?;
         let local = hit.first.map_or(tail, |row| row.base).max(first);
         let mut candidate = hit.found.map(|row| row.base.max(first));
