@@ -8,14 +8,11 @@ use std::sync::Arc;
 use clap::Args;
 use duramen_types::{Index, ShardId};
 use duramen_wal::datadir::DataDir;
-use duramen_wal::{Disk, RealDisk, durable};
+use duramen_wal::{Disk, RealDisk};
 use serde::Serialize;
 
-use crate::index::Chunk;
+use crate::index::check_file;
 use crate::shard::Checkpoint;
-
-/// More than any index file has.
-const LARGEST_INDEX_FILE: u64 = 64 << 20;
 
 /// What the doctor is asked.
 #[derive(Debug, Clone, Args)]
@@ -171,9 +168,7 @@ fn damaged_index_files(disk: &dyn Disk, directory: &Path) -> anyhow::Result<Vec<
     }
     for name in disk.list(directory)?.into_iter().filter(|name| name.ends_with(".index")) {
         let file = directory.join(name);
-        let read = durable::read_file(disk, &file, LARGEST_INDEX_FILE).map_err(|error| error.to_string());
-        let decoded = read.and_then(|bytes| Chunk::decode(&bytes).map_err(|error| error.to_string()));
-        if let Err(problem) = decoded {
+        if let Err(problem) = check_file(disk, &file, &name) {
             damaged.push((file, problem));
         }
     }

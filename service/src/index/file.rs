@@ -234,6 +234,12 @@ impl Directory {
         Ok(bytes)
     }
 
+    /// Reads every page.
+    pub fn check(&self, file: &File) -> Result<(), Unread> {
+        (0..pages(self.rows)).try_for_each(|number| self.rows(file, number).map(drop))?;
+        (0..pages(self.streams)).try_for_each(|number| self.streams(file, number).map(drop))
+    }
+
     /// Reads one page of rows.
     pub fn rows(&self, file: &File, number: u32) -> Result<Arc<[Row]>, Unread> {
         let bytes = self.page(file, Kind::Rows, number)?;

@@ -346,6 +346,19 @@ impl HotIndex {
     }
 }
 
+/// Reads every page of an index file; the error says what is wrong with it.
+pub fn check_file(disk: &dyn Disk, path: &Path, name: &str) -> Result<(), String> {
+    let (shard, first, _) = parse_name(name).ok_or("its name is not that of an index file")?;
+    let read = || {
+        let file = disk.open_read(path)?;
+        Directory::read(&file, shard, first)?.check(&file)
+    };
+    read().map_err(|unread| match unread {
+        Unread::Io(error) => error.to_string(),
+        Unread::Damaged(error) => error.to_string(),
+    })
+}
+
 fn parse_name(name: &str) -> Option<(ShardId, Index, Index)> {
     let mut parts = name.strip_suffix(".index")?.split('-');
     let shard = ShardId::new(parts.next()?.parse().ok()?);

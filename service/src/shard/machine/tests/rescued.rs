@@ -24,7 +24,7 @@ fn what_was_rescued_is_found_and_announced_in_the_stream_that_it_went_to() {
     let directory = std::path::Path::new("/index");
     disk.create_dir(directory).unwrap();
     let shard = ShardId::new(1);
-    let cache = crate::index::chunk_cache(1 << 20);
+    let cache = crate::index::page_cache(1 << 20);
     let index = HotIndex::open(Arc::new(disk), directory, shard, Index::ZERO, cache).unwrap();
     let view = View::new(ShardState::new(shard), index);
     let create = ControlOp::CreateStream {
