@@ -167,7 +167,7 @@ fn damaged_index_files(disk: &dyn Disk, directory: &Path) -> anyhow::Result<Vec<
         return Ok(damaged);
     }
     for name in disk.list(directory)?.into_iter().filter(|name| name.ends_with(".index")) {
-        let file = directory.join(name);
+        let file = directory.join(&name);
         if let Err(problem) = check_file(disk, &file, &name) {
             damaged.push((file, problem));
         }

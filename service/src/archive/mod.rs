@@ -251,7 +251,7 @@ impl ArchiveTask {
             return Ok(None);
         }
         let history = &opened.history;
-        let cut = self.bounded(async { Ok(history.cut_at_time(&view, time).await?) }).await?;
+        let cut = self.bounded(history.cut_at_time(&view, time)).await?;
         // What history::state_at does, in steps: a long replay is no outage.
         let base = async {
             Ok(match view.snapshot_at(cut).await? {
