@@ -234,7 +234,10 @@ pub(crate) fn repaired(report: &RepairReport) -> String {
         line!(
             text,
             "GONE: {place}: {} records, {} other changes, and {} entries of which nothing is known: {}",
-            gone.records, gone.changes, gone.unknown, gone.reason
+            gone.records,
+            gone.changes,
+            gone.unknown,
+            gone.reason
         );
     }
     for note in &report.notes {
