@@ -8,7 +8,7 @@ locals {
   patterns = {
     errors           = { pattern = "{ $.level = \"ERROR\" }", threshold = 10, about = "Error lines in the log" }
     archiving-failed = { pattern = "{ $.message = \"archiving failed; it is tried again\" }", threshold = 10, about = "Archiving fails: RUNBOOK.md#object-store-outage" }
-    log-failed       = { pattern = "\"the log failed, the node ends\"", threshold = 0, about = "The log failed, the node ended: RUNBOOK.md#node-down" }
+    log-failed       = { pattern = "\"the node ends, its restart recovers\"", threshold = 0, about = "The node ended because it can promise nothing more: RUNBOOK.md#node-down" }
     request-failures = { pattern = "{ $.message = \"a request failed\" }", threshold = 50, about = "Requests answered with a server error: RUNBOOK.md#errors" }
   }
   namespace = "Duramen/${var.name}"
@@ -159,7 +159,7 @@ resource "aws_cloudwatch_dashboard" "this" {
         properties = {
           title  = "Warnings and errors"
           region = data.aws_region.current.region
-          query  = "SOURCE '${aws_cloudwatch_log_group.node.name}' | fields @timestamp, level, message, request_id, tenant, stream, shard | filter level in ['WARN', 'ERROR'] | sort @timestamp desc | limit 100"
+          query  = "SOURCE '${aws_cloudwatch_log_group.node.name}' | fields @timestamp, level, message, error, spans.1.request_id, spans.1.tenant, spans.1.stream | filter level in ['WARN', 'ERROR'] | sort @timestamp desc | limit 100"
           view   = "table"
         }
       }],
