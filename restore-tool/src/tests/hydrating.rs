@@ -69,11 +69,17 @@ async fn a_restore_that_is_killed_at_any_object_is_finished_by_running_it_again(
             let interrupted = HydrateOptions { branch: Some(named), ..interrupted };
             async move { hydrate(&store, &name("main"), &Target::Latest, &to, &interrupted).await }
         };
-        tokio::select! {
-            biased;
-            () = stop.notified() => {}
-            done = run => { done.unwrap(); }
-        }
+        // On a runtime of its own, whose end waits for what it still does on the disk: nothing of a killed process goes on.
+        tokio::task::block_in_place(|| {
+            let process = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+            process.block_on(async {
+                tokio::select! {
+                    biased;
+                    () = stop.notified() => {}
+                    done = run => { done.unwrap(); }
+                }
+            });
+        });
         let unfinished = DataDir::open(Arc::new(RealDisk), &to).map(|dir| dir.is_activated().unwrap());
         match unfinished {
             Err(datadir::Error::HalfRestored { .. }) => {}

@@ -132,9 +132,12 @@ impl History {
                     continue;
                 };
                 for (header, batch) in headers.iter().zip(&entry.batches) {
-                    if let Fate::Appended { base } = batch.fate
-                        && header.stream == stream
-                    {
+                    let (into, base) = match batch.fate {
+                        Fate::Appended { base } => (header.stream, base),
+                        Fate::Rescued { stream, base } => (stream, base),
+                        _ => continue,
+                    };
+                    if into == stream {
                         let end = base.plus(header.records.into());
                         sizes.push(Size { base, end, bytes: header.bytes.into() });
                     }
