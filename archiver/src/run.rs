@@ -7,8 +7,8 @@ use std::sync::Arc;
 
 use anyhow::{Context as _, ensure};
 use duramen_archive::{
-    BranchView, Closed, ClosedShard, ClosedTimes, Committer, History, HistoryOptions, Owner, Random,
-    SegmentCache, Store,
+    Blocking, BranchView, Closed, ClosedShard, ClosedTimes, Committer, History, HistoryOptions, Owner,
+    Random, SegmentCache, Store,
 };
 use duramen_archiver::{Cut, Settings, ShardArchiver};
 use duramen_types::{BranchName, Clock, Compression, Entry, HybridTime, Index, NodeId, SegmentId, ShardId};
@@ -74,6 +74,7 @@ pub async fn run(
         compression: Compression::Zstd,
         level: 1,
         threads: NonZeroUsize::MIN,
+        blocking: Blocking::Threads,
         uploads: Arc::new(Semaphore::new(UPLOADS)),
     };
     let mut closed = Vec::new();

@@ -6,8 +6,8 @@ use std::sync::Arc;
 
 use bytes::{Bytes, BytesMut};
 use duramen_archive::{
-    BranchView, Committer, Edit, History, ManifestLog, SegmentIdentity, SegmentRow, Snapshot, StreamFilter,
-    Trailer,
+    Blocking, BranchView, Committer, Edit, History, ManifestLog, SegmentIdentity, SegmentRow, Snapshot,
+    StreamFilter, Trailer,
 };
 use duramen_state::ShardState;
 use duramen_types::{ArchiveId, Compression, Index, ManifestNumber, SegmentId, ShardId};
@@ -34,6 +34,8 @@ pub struct Settings {
     pub level: i32,
     /// Threads that compress one segment.
     pub threads: NonZeroUsize,
+    /// Where segments are built and snapshots encoded.
+    pub blocking: Blocking,
     /// Bounds the segments that are being built or uploaded at once, over all shards; each is held in memory.
     pub uploads: Arc<Semaphore>,
 }
@@ -152,9 +154,9 @@ impl ShardArchiver {
             };
             if let Some(permit) = permit {
                 let (recipe, wal, state) = (self.recipe(), wal.clone(), ahead);
-                let shard = self.shard;
+                let (shard, blocking) = (self.shard, self.settings.blocking);
                 let work = move || build(&wal, ShardState::clone(&state), through, &recipe);
-                let built = tokio::task::spawn_blocking(work).await;
+                let built = blocking.run(work).await;
                 let built =
                     built.map_err(|error| Error::Cancelled { shard, reason: error.to_string() })??;
                 ahead = Arc::clone(&built.state);
@@ -231,7 +233,9 @@ impl ShardArchiver {
             let bytes = snapshot.encode();
             (snapshot.row(&bytes), bytes)
         };
-        let (row, object) = tokio::task::spawn_blocking(encode)
+        let blocking = self.settings.blocking;
+        let (row, object) = blocking
+            .run(encode)
             .await
             .map_err(|error| Error::Cancelled { shard, reason: error.to_string() })?;
         // The same state gives the same bytes, so a snapshot whose manifest was lost is simply found there.

@@ -20,7 +20,7 @@ pub mod status;
 pub mod telemetry;
 mod time;
 
-pub use node::{Failure, NO_TIMESTAMP, Node, PendingAppend, ReadSession, StartError};
+pub use node::{Environment, Failure, LogDriver, NO_TIMESTAMP, Node, PendingAppend, ReadSession, StartError};
 
 #[cfg(test)]
 mod golden {

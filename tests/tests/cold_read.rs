@@ -11,12 +11,11 @@ use std::time::Duration;
 use anyhow::{Context, Result, ensure};
 use bytes::Bytes;
 use bytesize::ByteSize;
-use duramen::Node;
 use duramen::api::{AppendPayload, AppendRequest, ReadFrom, ReadRequest, StreamRef};
 use duramen::config::Config;
-use duramen_archive::Random;
+use duramen::{Environment, Node};
 use duramen_types::batch::Record;
-use duramen_types::{HybridTime, StreamName, SystemClock, TenantName};
+use duramen_types::{HybridTime, StreamName, TenantName};
 use duramen_wal::sim::SimDisk;
 use duramen_wal::{Disk, DiskFile, File, LockGuard};
 use parking_lot::{Condvar, Mutex};
@@ -158,7 +157,7 @@ async fn appends_go_on_while_a_read_waits_for_the_disk() -> Result<()> {
     config.wal.segment_size = ByteSize::mib(1);
     config.wal.cache = ByteSize::kib(64);
     let disk = Arc::new(Gated { disk: SimDisk::new(1), gate: Arc::clone(&gate) });
-    let node = Node::start_with(&config, disk, Arc::new(SystemClock::new()), Random::from_system()).await?;
+    let node = Node::start_in(Environment { disk, ..Environment::machine() }, &config).await?;
     for _ in 0..50 {
         append(&node).await?;
     }

@@ -11,10 +11,9 @@ use bytes::Bytes;
 use bytesize::ByteSize;
 use duramen::api::{AppendPayload, AppendRequest, Appended, Code, ReadFrom, ReadRequest, StreamRef};
 use duramen::config::Config;
-use duramen::{Node, StartError};
-use duramen_archive::Random;
+use duramen::{Environment, Node, StartError};
 use duramen_types::batch::Record;
-use duramen_types::{HybridTime, StreamName, SystemClock, TenantName};
+use duramen_types::{HybridTime, StreamName, TenantName};
 use duramen_wal::Disk;
 use duramen_wal::sim::SimDisk;
 
@@ -37,8 +36,8 @@ fn config() -> Config {
 }
 
 async fn start(disk: &SimDisk, config: &Config) -> Result<Node, StartError> {
-    Node::start_with(config, Arc::new(disk.clone()), Arc::new(SystemClock::new()), Random::from_system())
-        .await
+    let environment = Environment { disk: Arc::new(disk.clone()), ..Environment::machine() };
+    Node::start_in(environment, config).await
 }
 
 async fn append(node: &Node, n: usize) -> Result<Appended, duramen::api::Error> {

@@ -9,9 +9,9 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use bytes::Bytes;
-use duramen::Node;
 use duramen::api::{AppendPayload, AppendRequest, Appended, ReadFrom, ReadRequest, StreamRef};
 use duramen::config::{Config, Fsync};
+use duramen::{Environment, Node};
 use duramen_archive::{Random, Store, StoreOptions};
 use duramen_restore::{BranchOptions, Target};
 use duramen_types::batch::Record;
@@ -71,8 +71,8 @@ async fn the_archive_is_never_ahead_of_what_a_power_cut_leaves() -> Result<()> {
     config.wal.fsync_interval = Duration::from_secs(3600);
     config.archive.url = Some(format!("file://{}", directory.path().join("archive").display()));
     let start = || {
-        let (disk, clock) = (Arc::new(disk.clone()), Arc::new(SystemClock::new()));
-        Node::start_with(&config, disk, clock, Random::from_system())
+        let environment = Environment { disk: Arc::new(disk.clone()), ..Environment::machine() };
+        Node::start_in(environment, &config)
     };
     for round in 1..=3 {
         let node = start().await?;
@@ -117,7 +117,8 @@ async fn a_branch_writes_after_its_cut_although_the_clock_is_set_back_before_its
         config.archive.url = Some(url.clone());
         config.archive.branch = BranchName::parse(branch).unwrap();
         let (disk, clock) = (Arc::new(disk.clone()), Arc::clone(&clock));
-        async move { Node::start_with(&config, disk, clock, Random::from_system()).await }
+        let environment = Environment { disk, clock, ..Environment::machine() };
+        async move { Node::start_in(environment, &config).await }
     };
     let (one, other) = (SimDisk::new(1), SimDisk::new(2));
     let node = start(&one, "main").await?;

@@ -9,14 +9,13 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use bytes::Bytes;
-use duramen::Node;
 use duramen::api::{
     AppendPayload, AppendRequest, ReadFrom, ReadRequest, StreamConfigPatch, StreamInfo, StreamRef,
 };
 use duramen::config::Config;
-use duramen_archive::Random;
+use duramen::{Environment, Node};
 use duramen_types::batch::Record;
-use duramen_types::{HybridTime, RetentionPolicy, StreamConfig, StreamName, SystemClock, TenantName};
+use duramen_types::{HybridTime, RetentionPolicy, StreamConfig, StreamName, TenantName};
 use duramen_wal::Disk;
 use duramen_wal::sim::SimDisk;
 
@@ -158,8 +157,8 @@ async fn what_is_only_in_the_archive_is_trimmed_by_size_and_by_age_too() -> Resu
     config.archive.segment_age = Duration::from_millis(200);
     // Shorter than the age: what is too old was not readable `as_of` long since.
     config.archive.recovery_window = Duration::from_secs(1);
-    let (clock, random) = (Arc::new(SystemClock::new()), Random::from_system());
-    let node = Node::start_with(&config, Arc::new(disk.clone()), clock, random).await?;
+    let environment = Environment { disk: Arc::new(disk.clone()), ..Environment::machine() };
+    let node = Node::start_in(environment, &config).await?;
     for name in ["size", "age"] {
         append(&node, name, 50).await?;
     }

@@ -18,7 +18,7 @@ use std::sync::Arc;
 
 use duramen_types::ArchiveId;
 
-use crate::{SegmentCache, SegmentIdentity, SegmentIndex, SegmentReader, Store, ViewRow};
+use crate::{Blocking, SegmentCache, SegmentIdentity, SegmentIndex, SegmentReader, Store, ViewRow};
 
 pub use entries::Entries;
 pub use error::HistoryError;
@@ -39,9 +39,8 @@ pub struct HistoryOptions {
     pub request_bytes: u64,
     /// The most that [`Entries`] keeps of decoded blocks, in bytes.
     pub entries_bytes: usize,
-    /// Whether blocks are checked and decompressed on the runtime's blocking threads; where one thread must do
-    /// everything (a simulation), they are on the task's own.
-    pub blocking_threads: bool,
+    /// Where blocks are checked and decompressed, and files of the mirror are read.
+    pub blocking: Blocking,
 }
 
 impl Default for HistoryOptions {
@@ -51,7 +50,7 @@ impl Default for HistoryOptions {
             read_ahead: 4,
             request_bytes: 4 << 20,
             entries_bytes: 128 << 20,
-            blocking_threads: true,
+            blocking: Blocking::Threads,
         }
     }
 }

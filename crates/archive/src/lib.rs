@@ -4,6 +4,7 @@
 //! ([`Store::create`]); a shard's history is what its numbered manifests say.
 
 // Access to objects, the keys they have, and what is committed under them.
+mod blocking;
 mod branch;
 mod closed;
 mod describe;
@@ -20,6 +21,7 @@ mod store;
 mod verdict;
 mod view;
 
+pub use blocking::{Blocking, Work};
 pub use branch::{Ancestor, Branch, Cut};
 pub use closed::{Closed, ClosedShard, ClosedTimes};
 pub use describe::describe;

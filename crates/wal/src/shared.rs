@@ -2,7 +2,7 @@
 
 use std::collections::VecDeque;
 use std::path::PathBuf;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use duramen_types::Clock;
 use parking_lot::{Condvar, Mutex};
@@ -32,9 +32,20 @@ pub(crate) struct Shared {
     pub(crate) state: Mutex<State>,
     /// Signalled when the writer has something to do.
     pub(crate) work: Condvar,
+    /// Called as well, for an owner that drives inline and sleeps in between.
+    pub(crate) wake: OnceLock<Wake>,
     /// Signalled when a spare file is wanted.
     pub(crate) spare_wanted: Condvar,
     pub(crate) pages: Mutex<PageCache>,
+}
+
+/// See [`crate::Wal::wake_with`].
+pub(crate) struct Wake(pub(crate) Box<dyn Fn() + Send + Sync>);
+
+impl std::fmt::Debug for Wake {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Wake")
+    }
 }
 
 #[derive(Debug)]
@@ -213,6 +224,13 @@ impl State {
 }
 
 impl Shared {
+    /// Tells an owner that drives inline that there is something to do; no lock is held.
+    pub(crate) fn wake(&self) {
+        if let Some(Wake(wake)) = self.wake.get() {
+            wake();
+        }
+    }
+
     /// Looks at the disk's free space again.
     pub(crate) fn refresh_space(&self) -> u64 {
         // A disk that can't say how full it is must not stop appends: the write itself will tell.

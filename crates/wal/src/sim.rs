@@ -43,7 +43,7 @@ struct Inner {
     powered: bool,
 }
 
-#[derive(Debug, Default)]
+#[derive(Debug, Clone, Default)]
 struct Inode {
     live: Vec<u8>,
     durable: Vec<u8>,
@@ -125,6 +125,25 @@ impl SimDisk {
                 powered: true,
             })),
         }
+    }
+
+    /// A disk of its own that holds what this one does, unsynced changes included; nobody has files of it open or locked.
+    ///
+    /// What the next power cut keeps of unsynced changes is decided by `seed`.
+    #[must_use]
+    pub fn fork(&self, seed: u64) -> Self {
+        let inner = self.inner.lock();
+        let inner = Inner {
+            rng: SplitMix(seed),
+            inodes: inner.inodes.clone(),
+            names: inner.names.clone(),
+            durable_names: inner.durable_names.clone(),
+            pending_names: inner.pending_names.clone(),
+            dirs: inner.dirs.clone(),
+            locks: BTreeSet::new(),
+            ..*inner
+        };
+        Self { inner: Arc::new(Mutex::new(inner)) }
     }
 
     /// How many operations changed, or tried to change, the disk: writes, length changes, syncs of files and

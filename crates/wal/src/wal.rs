@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -15,7 +15,7 @@ use crate::format::{FrameHeader, RECORD_HEAD_BYTES, Record};
 use crate::options::Fsync;
 use crate::pages::PageCache;
 use crate::recovery::{self, RecoveryReport};
-use crate::shared::{Shared, State};
+use crate::shared::{Shared, State, Wake};
 use crate::stats::{Stats, add};
 use crate::writer::{Progress, Writer};
 use crate::{Error, WalOptions, spare};
@@ -135,6 +135,7 @@ impl Wal {
             writer: Mutex::new(writer),
             state: Mutex::new(state),
             work: Condvar::new(),
+            wake: OnceLock::new(),
             spare_wanted: Condvar::new(),
             pages: Mutex::new(PageCache::new(options.index_cache_bytes)),
             options,
@@ -187,6 +188,7 @@ impl Wal {
         if urgent {
             shared.work.notify_one();
         }
+        shared.wake();
         Ok(())
     }
 
@@ -235,6 +237,14 @@ impl Wal {
         };
         spawn("wal-writer", write_until_stopped)?;
         spawn("wal-prepare", spare::keep_ready)
+    }
+
+    /// Has `wake` called whenever records were queued and when the log stops: for an owner that calls [`Wal::drive`] and
+    /// [`Wal::publish`] on a task of its own, and sleeps in between.
+    ///
+    /// It is called on the thread that submits or drives, and must not call the log. Only the first one counts.
+    pub fn wake_with(&self, wake: impl Fn() + Send + Sync + 'static) {
+        let _ = self.shared.wake.set(Wake(Box::new(wake)));
     }
 
     /// Takes one turn of the writer on this thread: writes a frame with all that waits, fsyncs it and runs the

@@ -178,6 +178,7 @@ impl Writer {
         drop(state);
         complete(waiting, &refusal);
         shared.work.notify_all();
+        shared.wake();
         shared.spare_wanted.notify_all();
         cause
     }

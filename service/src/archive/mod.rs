@@ -14,7 +14,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
-use duramen_archive::{BranchView, BytesBefore, History, HistoryError, ShardView, Store, StreamReader};
+use duramen_archive::{
+    Blocking, BranchView, BytesBefore, History, HistoryError, ShardView, Store, StreamReader,
+};
 use duramen_archiver::ShardArchiver;
 use duramen_state::ShardState;
 use duramen_types::batch::Batch;
@@ -60,6 +62,8 @@ pub struct Settings {
     pub hydrated: PathBuf,
     pub archive: config::Archive,
     pub local_retention: config::LocalRetention,
+    /// Where segments are built and checked.
+    pub blocking: Blocking,
 }
 
 /// An opened archive.

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use duramen_archive::{
-    BranchView, Closed, Committer, History, HistoryOptions, Identity, Owner, SegmentCache, Store,
+    Blocking, BranchView, Closed, Committer, History, HistoryOptions, Identity, Owner, SegmentCache, Store,
     StoreOptions,
 };
 use duramen_archiver::ShardArchiver;
@@ -34,9 +34,14 @@ pub fn store_options(config: &config::Archive) -> StoreOptions {
 }
 
 /// The history that a view holds; segments that were restored to `hydrated` are read from there.
-pub fn open_history(view: &BranchView, hydrated: PathBuf, config: &config::Archive) -> History {
+pub fn open_history(
+    view: &BranchView,
+    hydrated: PathBuf,
+    config: &config::Archive,
+    blocking: Blocking,
+) -> History {
     let cache = SegmentCache::new(usize::try_from(config.cache.as_u64()).unwrap_or(usize::MAX));
-    let options = HistoryOptions { mirror: Some(hydrated), ..HistoryOptions::default() };
+    let options = HistoryOptions { mirror: Some(hydrated), blocking, ..HistoryOptions::default() };
     History::new(view.store().clone(), view.identity().archive, cache, options)
 }
 
@@ -100,7 +105,7 @@ impl Shared {
             .map_err(|error| error.to_string())?;
         let view = BranchView::open(&self.store, &settings.branch).await.map_err(text)?;
         *self.last_closed.lock() = Closed::last_of(&view, settings.node).await.map_err(text)?;
-        let history = open_history(&view, settings.hydrated.clone(), &settings.archive);
+        let history = open_history(&view, settings.hydrated.clone(), &settings.archive, settings.blocking);
         let archiver = duramen_archiver::Settings {
             archive,
             committer: Committer { cluster: settings.cluster, node: settings.node },
@@ -108,6 +113,7 @@ impl Shared {
             compression: Compression::Zstd,
             level: LEVEL,
             threads: NonZeroUsize::MIN,
+            blocking: settings.blocking,
             uploads: Arc::new(Semaphore::new(settings.archive.uploads)),
         };
         let mut archivers = Vec::with_capacity(self.shards.len());

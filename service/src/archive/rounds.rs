@@ -197,7 +197,7 @@ impl Shared {
             return true;
         }
         let wal = self.wal.clone();
-        matches!(tokio::task::spawn_blocking(move || wal.sync()).await, Ok(Ok(())))
+        matches!(self.settings.blocking.run(move || wal.sync()).await, Ok(Ok(())))
     }
 
     /// After another writer's manifest won, or a commit whose outcome is unknown: begins again from the new end.

@@ -1,16 +1,15 @@
 use std::path::PathBuf;
 
 use bytes::Bytes;
-use duramen_archive::Random;
 use duramen_types::batch::Record;
-use duramen_types::{Acknowledgement, StreamName, SystemClock, TenantName};
+use duramen_types::{Acknowledgement, StreamName, TenantName};
 use duramen_wal::sim::SimDisk;
 use futures::future::join_all;
 
 use super::*;
-use crate::Node;
 use crate::api::{AppendPayload, AppendRequest, ReadFrom, ReadRequest};
 use crate::config::Config;
+use crate::{Environment, Node};
 
 async fn append(node: &Node, stream: &StreamRef, level: Acknowledgement) -> HybridTime {
     let record = Record { value: Some(Bytes::from_static(b"value")), ..Record::default() };
@@ -33,8 +32,8 @@ async fn the_past_is_read_while_shards_are_being_archived_for_as_long_as_that_ta
     config.cluster.shards = 1;
     config.wal.segment_size = bytesize::ByteSize::mib(1);
     config.archive.url = Some("memory:".to_owned());
-    let (disk, clock) = (Arc::new(SimDisk::new(1)), Arc::new(SystemClock::new()));
-    let node = Node::start_with(&config, disk, clock, Random::from_system()).await.unwrap();
+    let environment = Environment { disk: Arc::new(SimDisk::new(1)), ..Environment::machine() };
+    let node = Node::start_in(environment, &config).await.unwrap();
     let stream =
         StreamRef { tenant: TenantName::parse("default").unwrap(), name: StreamName::parse("s").unwrap() };
     append(&node, &stream, Acknowledgement::Archived).await;

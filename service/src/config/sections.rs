@@ -84,6 +84,9 @@ section! {
         /// Memory, in bytes, for the newest entries of all shards. Followers that keep up are served from it and
         /// touch no disk.
         cache: ByteSize = ByteSize::mib(64), in ByteSize::mib(1) => ByteSize::tib(1);
+        /// Bytes of committed entries of one shard after which its state is saved, so that a restart replays no more
+        /// than that. Saving takes about as long as writing the shard's catalogue once.
+        checkpoint_bytes: ByteSize = ByteSize::mib(256), in ByteSize::mib(1) => ByteSize::tib(1);
     }
 }
 

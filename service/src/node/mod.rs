@@ -2,6 +2,7 @@
 
 mod append;
 mod catalogue;
+mod environment;
 mod operator;
 mod past;
 mod read;
@@ -12,6 +13,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
+use duramen_archive::Blocking;
 use duramen_state::{Rejection, ShardState};
 use duramen_types::batch::Limits;
 use duramen_types::{
@@ -28,6 +30,7 @@ use crate::telemetry::Metrics;
 use crate::time::HybridClock;
 
 pub use append::{NO_TIMESTAMP, PendingAppend};
+pub use environment::{Environment, LogDriver};
 pub use read::ReadSession;
 pub use start::{Failure, StartError};
 
@@ -55,6 +58,7 @@ struct Inner {
     directory: parking_lot::Mutex<Option<DataDir>>,
     disk: Arc<dyn Disk>,
     wal: Wal,
+    blocking: Blocking,
     clock: Arc<HybridClock>,
     started: Duration,
     /// By shard id: meta first.
@@ -123,6 +127,10 @@ impl Node {
 
     fn checkpoints(&self) -> &Path {
         &self.0.checkpoints
+    }
+
+    fn blocking(&self) -> Blocking {
+        self.0.blocking
     }
 
     fn wal(&self) -> &Wal {

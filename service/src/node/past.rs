@@ -60,8 +60,7 @@ impl Node {
             }
         };
         let (node, shard) = (self.clone(), Arc::clone(shard));
-        let replayed =
-            tokio::task::spawn_blocking(move || node.replay(&shard, ShardState::clone(&base), time)).await;
+        let replayed = self.blocking().run(move || node.replay(&shard, ShardState::clone(&base), time)).await;
         replayed.map_err(|error| Error::new(Code::Internal, format!("replaying the log: {error}")))?
     }
 

@@ -3,6 +3,7 @@
 use std::collections::VecDeque;
 use std::sync::Arc;
 
+use duramen_archive::Blocking;
 use duramen_types::batch::Batch;
 use duramen_types::{Entry, HybridTime, Index, Offset, StreamId};
 use tokio::sync::Notify;
@@ -183,7 +184,7 @@ impl ReadSession {
         }
         let (view, stream, next) = (Arc::clone(&self.shard.view), self.stream, self.next);
         let (hint, mut rows) = (self.last_entry, std::mem::take(&mut self.rows));
-        let found = blocking(move || {
+        let found = blocking(self.node.blocking(), move || {
             let found = view.index.locate(stream, next, hint, &mut rows);
             (found, rows)
         });
@@ -246,7 +247,7 @@ impl ReadSession {
         let found = match wal.entries_in_memory(shard, index..end, READ_AHEAD) {
             Ok(None) => {
                 let wal = wal.clone();
-                blocking(move || wal.entries(shard, index..end, READ_AHEAD)).await?
+                blocking(self.node.blocking(), move || wal.entries(shard, index..end, READ_AHEAD)).await?
             }
             Ok(Some(found)) => Ok(found),
             Err(error) => Err(error),
@@ -270,8 +271,8 @@ impl ReadSession {
 }
 
 /// Runs what may wait for the disk where it holds up no other task.
-async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> Result<T> {
-    let done = tokio::task::spawn_blocking(work).await;
+async fn blocking<T: Send + 'static>(on: Blocking, work: impl FnOnce() -> T + Send + 'static) -> Result<T> {
+    let done = on.run(work).await;
     done.map_err(|error| Error::new(Code::Unavailable, format!("the read was interrupted: {error}")))
 }
 
@@ -432,7 +433,9 @@ impl ReadSession {
     /// The first offset whose record has a timestamp of at least `timestamp` (milliseconds); the tail if none has.
     async fn at_timestamp(&mut self, timestamp: i64, first: Offset, tail: Offset) -> Result<Offset> {
         let (view, stream) = (Arc::clone(&self.shard.view), self.stream);
-        let hit = blocking(move || view.index.locate_timestamp(stream, first, timestamp)).await?;
+        let hit =
+            blocking(self.node.blocking(), move || view.index.locate_timestamp(stream, first, timestamp))
+                .await?;
         let hit = hit.map_err(|error| corrupt(&self.name, &error))?;
         let local = hit.first.map_or(tail, |row| row.base).max(first);
         let mut candidate = hit.found.map(|row| row.base.max(first));

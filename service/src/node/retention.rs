@@ -103,7 +103,7 @@ impl Node {
     ) -> Result<Offset> {
         let Limited { id, trimmed, next, .. } = *stream;
         let (view, name) = (Arc::clone(&shard.view), stream.name.clone());
-        let kept = tokio::task::spawn_blocking(move || view.index.first_kept(id, limit));
+        let kept = self.blocking().run(move || view.index.first_kept(id, limit));
         let kept = kept.await.map_err(|error| super::corrupt(&name, &error))?;
         let first = match kept.map_err(|error| super::corrupt(&name, &error))? {
             Kept::From(row) => return Ok(row.base),

@@ -7,15 +7,15 @@ use std::time::Duration;
 use duramen_archive::{Branch, BranchView, Identity, Owner, ProbeOutcome, Random, Store};
 use duramen_types::batch::Limits;
 use duramen_types::{
-    BranchName, Clock, ClusterId, Compression, ControlOp, NodeId, SegmentId, ShardId, SystemClock,
-    TenantName, TimestampPolicy,
+    BranchName, Clock, ClusterId, Compression, ControlOp, NodeId, SegmentId, ShardId, TenantName,
+    TimestampPolicy,
 };
 use duramen_wal::datadir::{self, DataDir, FORMAT_VERSION, NodeDescription};
-use duramen_wal::{Disk, Fsync, RealDisk, Wal, WalOptions};
+use duramen_wal::{Disk, Fsync, Wal, WalOptions};
 use futures::future::try_join_all;
 use tokio::sync::{Semaphore, oneshot};
 
-use super::{Inner, Node, Settings};
+use super::{Environment, Inner, Node, Settings};
 use crate::archive::{self, ArchiveTask};
 use crate::config::{self, Config};
 use crate::index::page_cache;
@@ -137,29 +137,21 @@ impl Node {
     /// A node that is new to its archive needs the store to be reachable; one that has been there before starts
     /// without it and archives once it is back.
     pub async fn start(config: &Config) -> Result<Self, StartError> {
-        let clock: Arc<dyn Clock> = Arc::new(SystemClock::new());
-        Self::start_with(config, Arc::new(RealDisk), clock, Random::from_system()).await
+        Self::start_in(Environment::machine(), config).await
     }
 
-    /// Like [`Node::start`], on another disk, clock and source of randomness.
-    pub async fn start_with(
-        config: &Config,
-        disk: Arc<dyn Disk>,
-        clock: Arc<dyn Clock>,
-        random: Random,
-    ) -> Result<Self, StartError> {
-        let started = Self::start_on(config, Arc::clone(&disk), clock, random).await;
+    /// Like [`Node::start`], on something else than this machine.
+    pub async fn start_in(environment: Environment, config: &Config) -> Result<Self, StartError> {
+        let disk = Arc::clone(&environment.disk);
+        let started = Self::start_on(environment, config).await;
         started.map_err(|error| error.explained(&*disk, &config.node.data))
     }
 
-    async fn start_on(
-        config: &Config,
-        disk: Arc<dyn Disk>,
-        clock: Arc<dyn Clock>,
-        random: Random,
-    ) -> Result<Self, StartError> {
+    async fn start_on(environment: Environment, config: &Config) -> Result<Self, StartError> {
+        let blocking = environment.blocking();
+        let Environment { disk, clock, random, store, driver } = environment;
         let directory = DataDir::open(Arc::clone(&disk), &config.node.data)?;
-        let (description, binding) = bind(config, &directory, &clock, &random).await?;
+        let (description, binding) = bind(config, &directory, store, &clock, &random).await?;
         let hybrid = Arc::new(HybridClock::new(Arc::clone(&clock)));
         // A clock that was set back must not write before the cut. Its time may be later than its last entry.
         if let Some(cut) = description.cut {
@@ -182,7 +174,10 @@ impl Node {
                 "the unsynced end of the log was cut off; nothing acknowledged was in it"
             );
         }
-        wal.spawn_writer()?;
+        match driver {
+            None => wal.spawn_writer()?,
+            Some(drive) => drop(tokio::spawn(drive(wal.clone()))),
+        }
         for folder in [directory.index(), directory.checkpoint()] {
             disk.create_dir(&folder)?;
         }
@@ -195,6 +190,8 @@ impl Node {
             index: directory.index(),
             pages: page_cache(INDEX_CACHE),
             metrics: Arc::clone(&metrics),
+            checkpoint_bytes: config.wal.checkpoint_bytes.as_u64(),
+            blocking,
         };
         let lead = async {
             if let Some(binding) = &binding {
@@ -218,6 +215,7 @@ impl Node {
                 hydrated: directory.hydrated(),
                 archive: config.archive.clone(),
                 local_retention: config.local_retention.clone(),
+                blocking,
             };
             ArchiveTask::spawn(
                 binding.store,
@@ -237,6 +235,7 @@ impl Node {
             directory: parking_lot::Mutex::new(Some(directory)),
             disk,
             wal,
+            blocking,
             clock: hybrid,
             started: clock.monotonic(),
             shards,
@@ -305,7 +304,9 @@ impl Node {
         let stops = self.shards().iter().map(|shard| shard.stop());
         try_join_all(stops).await?;
         let wal = self.wal().clone();
-        let sealed = tokio::task::spawn_blocking(move || wal.shutdown())
+        let blocking = self.blocking();
+        let sealed = blocking
+            .run(move || wal.shutdown())
             .await
             .map_err(|error| StartError::Other(format!("sealing the log: {error}")))?;
         match sealed {
@@ -333,6 +334,7 @@ async fn blocked(wal: &Wal) -> duramen_wal::Error {
 async fn bind(
     config: &Config,
     directory: &DataDir,
+    store: Option<Store>,
     clock: &Arc<dyn Clock>,
     random: &Random,
 ) -> Result<(NodeDescription, Option<Binding>), StartError> {
@@ -357,8 +359,13 @@ async fn bind(
             None => Ok((directory.bind(&wanted)?, None)),
         };
     };
-    let store =
-        Store::open(url, &archive::store_options(&config.archive), Arc::clone(clock), random.clone()).await?;
+    let store = match store {
+        Some(store) => store,
+        None => {
+            let options = archive::store_options(&config.archive);
+            Store::open(url, &options, Arc::clone(clock), random.clone()).await?
+        }
+    };
     let branch = branch_of(&wanted, &config.archive.branch)?;
     if let Some(archive) =
         known.as_ref().filter(|known| known.branch.is_some()).and_then(|known| known.archive)
@@ -424,7 +431,7 @@ async fn enter_history(
         return Ok(());
     }
     let view = BranchView::open(&binding.store, &binding.branch).await?;
-    let history = archive::open_history(&view, hydrated, &config.archive);
+    let history = archive::open_history(&view, hydrated, &config.archive, around.blocking);
     for shard in lacking {
         let shard_view = view.shard(shard).await?;
         let (start, tip) = (view.log(shard).await?.start(), shard_view.tip());
@@ -517,9 +524,8 @@ mod tests {
         config.node.data = PathBuf::from("/data");
         config.cluster.shards = 1;
         config.wal.segment_size = bytesize::ByteSize::mib(1);
-        let clock = Arc::new(SystemClock::new());
-        let disk = Arc::new(SimDisk::new(1));
-        Node::start_with(&config, disk, clock, Random::from_system()).await.unwrap()
+        let environment = Environment { disk: Arc::new(SimDisk::new(1)), ..Environment::machine() };
+        Node::start_in(environment, &config).await.unwrap()
     }
 
     #[tokio::test(flavor = "multi_thread")]

@@ -7,13 +7,14 @@
 //! ```
 //!
 //! The state is [`ShardState::encode`]. The hot index's files end where the checkpoint does: they are made durable
-//! before it. A checkpoint is taken every 256 MiB of applied entries and at a graceful shutdown; losing one costs a
+//! before it. A checkpoint is taken every `wal.checkpoint_bytes` of applied entries and at a graceful shutdown; losing one costs a
 //! longer replay, never data.
 
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use duramen_archive::{Blocking, Work};
 use duramen_state::ShardState;
 use duramen_types::{DecodeError, Index, Reader, ShardId, Writer};
 use duramen_wal::{Disk, durable};
@@ -25,9 +26,6 @@ const WHAT: &str = "checkpoint";
 const MAGIC: &[u8; 8] = b"DURCHKPT";
 const VERSION: u32 = 1;
 const LARGEST: u64 = 4 << 30;
-
-/// Applied bytes after which a checkpoint is due.
-const DUE_AFTER_BYTES: u64 = 256 << 20;
 
 /// A checkpoint as it is read back.
 #[derive(Debug)]
@@ -105,21 +103,27 @@ const RETRY_AFTER_BYTES: u64 = 16 << 20;
 pub struct Checkpoints {
     disk: Arc<dyn Disk>,
     directory: PathBuf,
+    blocking: Blocking,
+    /// Applied bytes after which another one is due.
+    due_after: u64,
     /// The applied bytes at which the next one is due.
     due_at: u64,
     /// The end of the latest checkpoint that is durable, of those taken since the start.
     saved_end: Index,
     /// The end of the one that is being written, or of the last one written.
     writing_end: Index,
-    writing: Option<tokio::task::JoinHandle<io::Result<()>>>,
+    writing: Option<Work<io::Result<()>>>,
 }
 
 impl Checkpoints {
-    pub fn new(disk: Arc<dyn Disk>, directory: PathBuf) -> Self {
+    /// One is due after every `due_after` bytes of applied entries.
+    pub fn new(disk: Arc<dyn Disk>, directory: PathBuf, due_after: u64, blocking: Blocking) -> Self {
         Self {
             disk,
             directory,
-            due_at: DUE_AFTER_BYTES,
+            blocking,
+            due_after,
+            due_at: due_after,
             saved_end: Index::ZERO,
             writing_end: Index::ZERO,
             writing: None,
@@ -129,7 +133,7 @@ impl Checkpoints {
     /// Starts a checkpoint in the background if one is due, or else puts a full chunk of the hot index on disk;
     /// whatever is under way is waited for first, which bounds what waits in memory.
     pub async fn save_if_due(&mut self, view: &Arc<View>, membership: &RaftMembership) -> io::Result<()> {
-        if self.writing.as_ref().is_some_and(tokio::task::JoinHandle::is_finished) {
+        if self.writing.as_ref().is_some_and(Work::is_finished) {
             self.finish().await?;
         }
         let bytes = view.progress().bytes;
@@ -139,12 +143,12 @@ impl Checkpoints {
         }
         self.finish().await?;
         self.writing = Some(if due {
-            self.due_at = bytes.saturating_add(DUE_AFTER_BYTES);
+            self.due_at = bytes.saturating_add(self.due_after);
             self.start(view, membership)
         } else {
             view.seal_index();
             let view = Arc::clone(view);
-            tokio::task::spawn_blocking(move || view.index.write_sealed().map_err(io_error))
+            self.blocking.start(move || view.index.write_sealed().map_err(io_error))
         });
         Ok(())
     }
@@ -166,17 +170,13 @@ impl Checkpoints {
         self.finish().await
     }
 
-    fn start(
-        &mut self,
-        view: &Arc<View>,
-        membership: &RaftMembership,
-    ) -> tokio::task::JoinHandle<io::Result<()>> {
+    fn start(&mut self, view: &Arc<View>, membership: &RaftMembership) -> Work<io::Result<()>> {
         // The caller is the only one who applies, so the index is sealed exactly at the state's end.
         view.seal_index();
         let checkpoint = Checkpoint { state: view.state.read().clone(), membership: membership.clone() };
         self.writing_end = checkpoint.state.end();
         let (disk, directory, view) = (Arc::clone(&self.disk), self.directory.clone(), Arc::clone(view));
-        tokio::task::spawn_blocking(move || {
+        self.blocking.start(move || {
             view.index.write_sealed().map_err(io_error)?;
             checkpoint.save(&*disk, &directory)
         })
@@ -190,7 +190,7 @@ impl Checkpoints {
     async fn finish(&mut self) -> io::Result<()> {
         match self.writing.take() {
             Some(writing) => {
-                writing.await.map_err(io_error)??;
+                writing.finished().await.map_err(io_error)??;
                 self.saved_end = self.saved_end.max(self.writing_end);
                 Ok(())
             }

@@ -11,6 +11,7 @@ use std::io;
 use std::path::PathBuf;
 use std::sync::Arc;
 
+use duramen_archive::Blocking;
 use duramen_state::ShardState;
 use duramen_types::{EntryId, Index, NodeId, ShardId};
 use duramen_wal::{Disk, LogState, Record, Wal};
@@ -43,6 +44,9 @@ pub struct Surroundings {
     pub index: PathBuf,
     pub pages: PageCache,
     pub metrics: Arc<Metrics>,
+    /// Bytes of applied entries of one shard after which it is due for a checkpoint.
+    pub checkpoint_bytes: u64,
+    pub blocking: Blocking,
 }
 
 /// A running shard.
@@ -87,7 +91,12 @@ impl Shard {
                 .map_err(io_error)?;
         let view = Arc::new(View::new(state, index));
         let store = LogStore::new(id, around.wal.clone());
-        let checkpoints = Checkpoints::new(Arc::clone(&around.disk), around.checkpoints.clone());
+        let checkpoints = Checkpoints::new(
+            Arc::clone(&around.disk),
+            around.checkpoints.clone(),
+            around.checkpoint_bytes,
+            around.blocking,
+        );
         let machine = Machine::new(
             Arc::clone(&view),
             membership,

@@ -99,7 +99,7 @@ impl HeldBlocks {
             }
         }
         let runs = reader.index().block_runs(wanted, options.request_bytes);
-        let blocking = options.blocking_threads;
+        let blocking = options.blocking;
         let read = |run: Range<u32>| {
             let reader = reader.clone();
             async move {

@@ -36,7 +36,7 @@ impl History {
                 let pages = index.entry_page_of(wanted.start)..index.entry_page_of(last) + 1;
                 for run in index.entry_page_runs(pages, history.inner.options.request_bytes) {
                     let (row, reader, wanted) = (row.clone(), reader.clone(), wanted.clone());
-                    let blocking = history.inner.options.blocking_threads;
+                    let blocking = history.inner.options.blocking;
                     let work = async move {
                         let stored = reader.read_entry_pages(run.clone()).await?;
                         compute(blocking, move || {

@@ -6,6 +6,7 @@ use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 
 use super::{HistoryError, Result};
+use crate::Blocking;
 
 /// The consumer's end. Dropping it stops the producer and whatever it has started.
 #[derive(Debug)]
@@ -79,12 +80,12 @@ impl<T: Send + 'static> Feeder<T> {
     }
 }
 
-/// Runs what takes a processor for a while on a blocking thread, or here.
+/// Does what takes a processor for a while.
 pub(super) async fn compute<T: Send + 'static>(
-    blocking_threads: bool,
+    blocking: Blocking,
     work: impl FnOnce() -> Result<T> + Send + 'static,
 ) -> Result<T> {
-    if blocking_threads { flatten(tokio::task::spawn_blocking(work).await) } else { work() }
+    flatten(blocking.run(work).await)
 }
 
 fn flatten<T>(result: std::result::Result<Result<T>, tokio::task::JoinError>) -> Result<T> {

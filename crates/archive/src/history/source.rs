@@ -37,7 +37,7 @@ impl RangeSource for StoreSource {
 pub(super) fn mirrored(inner: &Inner, key: &ObjectKey) -> Result<Option<FileSource>, SegmentError> {
     let Some(mirror) = &inner.options.mirror else { return Ok(None) };
     let path = mirror.join(key.to_string());
-    match FileSource::open(&path) {
+    match FileSource::open(&path, inner.options.blocking) {
         Ok(file) => Ok(Some(file)),
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
         Err(error) => {

@@ -124,7 +124,7 @@ impl History {
             let stored = reader.source().read(reader.index().block_range(run.clone())).await?;
             let index = Arc::clone(reader.index());
             let decode = move || Ok(index.decode_blocks(run, &stored)?);
-            for (number, block) in compute(self.inner.options.blocking_threads, decode).await? {
+            for (number, block) in compute(self.inner.options.blocking, decode).await? {
                 let block = Arc::new(block);
                 cache.put_block(segment, number, Arc::clone(&block));
                 read.push_back(block);

@@ -10,6 +10,7 @@ use bytes::Bytes;
 use futures::future::BoxFuture;
 
 use super::error::SegmentError;
+use crate::Blocking;
 
 /// An object whose ranges can be read: in the object store, in a local file, in memory.
 pub trait RangeSource: Send + Sync + std::fmt::Debug {
@@ -51,17 +52,18 @@ impl RangeSource for BytesSource {
     }
 }
 
-/// An object in a local file, read on the runtime's blocking threads.
+/// An object in a local file.
 #[derive(Debug, Clone)]
 pub struct FileSource {
     name: String,
     file: Arc<File>,
+    blocking: Blocking,
 }
 
 impl FileSource {
     /// Opens the file; an `io::Error` of kind `NotFound` says that it is absent.
-    pub fn open(path: &Path) -> std::io::Result<Self> {
-        Ok(Self { name: path.display().to_string(), file: Arc::new(File::open(path)?) })
+    pub fn open(path: &Path, blocking: Blocking) -> std::io::Result<Self> {
+        Ok(Self { name: path.display().to_string(), file: Arc::new(File::open(path)?), blocking })
     }
 }
 
@@ -71,7 +73,7 @@ impl RangeSource for FileSource {
     }
 
     fn read(&self, range: Range<u64>) -> BoxFuture<'_, Result<Bytes, SegmentError>> {
-        let (file, name) = (Arc::clone(&self.file), self.name.clone());
+        let (file, name, blocking) = (Arc::clone(&self.file), self.name.clone(), self.blocking);
         Box::pin(async move {
             let at = range.clone();
             let read = move || {
@@ -84,7 +86,7 @@ impl RangeSource for FileSource {
                 file.read_exact_at(&mut buffer, at.start)?;
                 Ok(Bytes::from(buffer))
             };
-            let result = tokio::task::spawn_blocking(read).await.map_err(std::io::Error::other).flatten();
+            let result = blocking.run(read).await.map_err(std::io::Error::other).flatten();
             result.map_err(|error| SegmentError::Local { object: name, range, reason: error.to_string() })
         })
     }

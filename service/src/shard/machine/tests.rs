@@ -3,6 +3,7 @@ mod rescued;
 use std::path::Path;
 use std::time::Duration;
 
+use duramen_archive::Blocking;
 use duramen_types::{Offset, ShardId};
 use duramen_wal::sim::SimDisk;
 use duramen_wal::{Disk, durable};
@@ -46,7 +47,7 @@ async fn a_disk_too_full_for_a_checkpoint_leaves_the_shard_alone_and_keeps_it_fr
         Arc::clone(&view),
         sole_voter(1, None),
         Arc::default(),
-        Checkpoints::new(shared, checkpoints.to_owned()),
+        Checkpoints::new(shared, checkpoints.to_owned(), 256 << 20, Blocking::Threads),
         Arc::clone(&metrics),
     );
     let file = checkpoints.join("0001.checkpoint");
