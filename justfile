@@ -18,6 +18,14 @@ fix:
 test *arguments="--workspace":
     cargo test {{ arguments }}
 
+# One random history of a node on a simulated machine
+sim seed:
+    DURAMEN_SIM_SEED={{ seed }} cargo test -p duramen-simulation --test histories
+
+# Many of them, each in a process of its own
+sims first="1" count="100":
+    DURAMEN_SIM_FIRST={{ first }} DURAMEN_SIM_COUNT={{ count }} cargo test -p duramen-simulation --test histories
+
 # The demo: append, archive, a mishap, a branch before it, a rebuilt node
 demo *arguments:
     cargo run --release -- demo {{ arguments }}

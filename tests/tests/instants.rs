@@ -1,10 +1,6 @@
 //! The state at random instants of a random history: restored by `branch` and by `hydrate`, and read by `as_of`, it
 //! equals a model that replays the same operations.
 
-mod history;
-mod model;
-mod observe;
-
 use std::sync::Arc;
 
 use anyhow::{Context, Result, ensure};
@@ -12,13 +8,13 @@ use duramen::Node;
 use duramen::config::Config;
 use duramen_archive::{Random, Store, StoreOptions};
 use duramen_restore::{BranchOptions, HydrateOptions, Target};
+use duramen_simulation::{Player, observe};
 use duramen_types::{BranchName, NodeId, SystemClock};
 use rand::SeedableRng;
 use rand::rngs::StdRng;
 use rand::seq::IndexedRandom;
 
-use history::Player;
-
+const STREAMS: [&str; 6] = ["orders", "payments", "ci", "us", "a.b_c-d", "events"];
 const OPERATIONS: usize = 600;
 const INSTANTS: usize = 200;
 const STOP: std::time::Duration = std::time::Duration::from_secs(20);
@@ -44,9 +40,11 @@ async fn the_state_at_200_random_instants_is_what_a_model_says() -> Result<()> {
     let directory = tempfile::tempdir()?;
     let url = format!("file://{}", directory.path().join("archive").display());
     let node = Node::start(&config(&directory.path().join("node"), &url)).await?;
-    let mut player = Player::new(node.clone());
+    let mut player = Player::new(&STREAMS, &[None]);
     for operation in 0..OPERATIONS {
-        player.play(&mut random).await.with_context(|| format!("seed {seed}, operation {operation}"))?;
+        let played = player.play(&node, &mut random).await;
+        let what = || format!("seed {seed}, operation {operation}");
+        ensure!(played.with_context(what)?, "{}: no answer", what());
         // Cuts fall wherever they fall; some are forced, so that the history has many segments.
         if operation % 40 == 39 {
             node.archive_flush().await?;
@@ -56,20 +54,21 @@ async fn the_state_at_200_random_instants_is_what_a_model_says() -> Result<()> {
         }
     }
     node.archive_flush().await?;
-    let past = player.into_past();
+    let instant = {
+        let player = player.clone();
+        move |random: &mut StdRng| player.some_instant(random).context("nothing was done")
+    };
 
     for _ in 0..INSTANTS {
-        let (time, model) = past.at_random(&mut random);
-        let found = observe::as_of(&node, time, past.streams()).await?;
-        let model: Vec<_> = model.into_iter().map(|(name, seen)| (name, seen.values)).collect();
-        ensure!(found == model, "seed {seed}: as_of {time}\nfound    {found:#?}\nexpected {model:#?}");
+        let time = instant(&mut random)?;
+        player.check_as_of(&node, time).await.with_context(|| format!("seed {seed}"))?;
     }
 
     let clock = Arc::new(SystemClock::new());
     let store = Store::open(&url, &StoreOptions::default(), clock, Random::from_seed(seed)).await?;
     let main = BranchName::parse("main")?;
     for number in 0..INSTANTS {
-        let (time, model) = past.at_random(&mut random);
+        let time = instant(&mut random)?;
         let name = BranchName::parse(&format!("instant-{number}"))?;
         let data = directory.path().join(name.as_str());
         let hydrated = *[true, false].choose(&mut random).expect("there are two ways");
@@ -86,7 +85,7 @@ async fn the_state_at_200_random_instants_is_what_a_model_says() -> Result<()> {
         let restored = Node::start(&config).await.with_context(|| format!("seed {seed}: starting {name}"))?;
         let found = observe::now(&restored).await?;
         let how = if hydrated { "hydrate" } else { "branch" };
-        ensure!(found == model, "seed {seed}: {how} at {time}\nfound    {found:#?}\nexpected {model:#?}");
+        player.check_restored(&found, time).with_context(|| format!("seed {seed}: {how}"))?;
         restored.shutdown(STOP).await?;
         std::fs::remove_dir_all(&data)?;
     }

@@ -1,13 +1,15 @@
 //! What a node shows, in the model's words.
 
-use anyhow::Result;
+use std::collections::BTreeMap;
+
+use anyhow::{Context, Result};
 use duramen::Node;
 use duramen::api::{Code, ReadFrom, ReadRequest};
 use duramen_types::batch::{Batch, normalise};
 use duramen_types::{HybridTime, TenantName};
 
-use super::history::stream_ref;
-use super::model::{Log, Seen};
+use crate::player::stream_ref;
+use crate::{Log, Seen};
 
 /// The log as it is now, cursors and configuration included.
 pub async fn now(node: &Node) -> Result<Log> {
@@ -16,7 +18,7 @@ pub async fn now(node: &Node) -> Result<Log> {
     let mut log = Log::new();
     for info in page.streams {
         let name = info.stream.name.as_str().to_owned();
-        let values = read(node, &name, None).await?;
+        let values = read(node, &name, None).await.with_context(|| format!("reading {name}"))?;
         let cursors = node.cursors(&info.stream).await?;
         let seen = Seen {
             first: info.first.get(),
@@ -34,14 +36,14 @@ pub async fn now(node: &Node) -> Result<Log> {
 pub async fn as_of(
     node: &Node,
     time: HybridTime,
-    streams: Vec<String>,
-) -> Result<Vec<(String, Vec<String>)>> {
-    let mut found = Vec::new();
+    streams: impl IntoIterator<Item = String>,
+) -> Result<BTreeMap<String, Vec<String>>> {
+    let mut found = BTreeMap::new();
     for name in streams {
         match read(node, &name, Some(time)).await {
-            Ok(values) => found.push((name, values)),
+            Ok(values) => drop(found.insert(name, values)),
             Err(error) if unknown(&error) => {}
-            Err(error) => return Err(error),
+            Err(error) => return Err(error.context(format!("reading {name} as of {time}"))),
         }
     }
     Ok(found)
@@ -63,8 +65,11 @@ async fn read(node: &Node, name: &str, as_of: Option<HybridTime>) -> Result<Vec<
     };
     let mut session = node.read(request).await?;
     let mut values = Vec::new();
+    let mut next = session.position();
     while let Some(served) = session.next().await {
         let served = served?;
+        anyhow::ensure!(served.from == next, "{name}: offset {next} was expected, {} came", served.from);
+        next = served.end;
         let (base, bytes) = normalise(served.batch.clone())?;
         for record in &Batch::from_trusted(bytes)?.records(base)? {
             let record = record?;
