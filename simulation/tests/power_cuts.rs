@@ -8,6 +8,7 @@
 
 mod support;
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
@@ -15,7 +16,7 @@ use duramen::config::Config;
 use duramen::{Node, StartError};
 use duramen_archive::Depth;
 use duramen_restore::{BranchOptions, Target, VerifyOptions};
-use duramen_simulation::{Player, World, config};
+use duramen_simulation::{FaultyStore, Player, Weather, World, config};
 use duramen_types::{Acknowledgement, BranchName};
 use duramen_wal::sim::SimDisk;
 use futures::future::join_all;
@@ -121,6 +122,9 @@ impl Game {
             self.live()?;
         }
         self.world.disk.power_cut();
+        if self.round > 0 {
+            self.start_without_store(at).context("starting while the store is away")?;
+        }
         if thoroughly {
             self.cut_next_start()?;
         }
@@ -153,6 +157,18 @@ impl Game {
             }
         }
         Ok(0)
+    }
+
+    /// A node that has been there before starts without its archive: nothing that it needs for that is only there.
+    fn start_without_store(&self, seed: u64) -> Result<()> {
+        let mut world = self.world.fork(seed);
+        let store = FaultyStore::new(Arc::clone(&world.objects) as _, seed);
+        store.set(Weather { down: true, ..Weather::clear() });
+        world.reach_store_through(Arc::new(store));
+        world.live(async {
+            Node::start_in(world.environment(), &self.config).await?;
+            Ok(())
+        })
     }
 
     fn fork(&self, seed: u64) -> Self {
