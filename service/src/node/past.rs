@@ -48,20 +48,25 @@ impl Node {
         while shard.view.progress().time <= time {
             self.tick(shard).await?;
         }
-        let base = loop {
+        loop {
             if let Some(state) = self.archived_state(shard, time).await? {
                 return Ok(state);
             }
-            match self.archive_boundary(shard.id).await? {
+            let base = match self.archive_boundary(shard.id).await? {
                 // A cut may have moved the boundary beyond `time` just now: then the archive has the answer.
-                Some(state) if state.time() > time => {}
-                Some(state) => break state,
-                None => break Arc::new(self.local_base(shard, time)?),
+                Some(state) if state.time() > time => continue,
+                Some(state) => state,
+                None => Arc::new(self.local_base(shard, time)?),
+            };
+            let (node, from) = (self.clone(), Arc::clone(shard));
+            let replay = move || node.replay(&from, ShardState::clone(&base), time);
+            let replayed = self.blocking().run(replay).await;
+            let replayed = replayed
+                .map_err(|error| Error::new(Code::Internal, format!("replaying the log: {error}")))??;
+            if let Some(state) = replayed {
+                return Ok(state);
             }
-        };
-        let (node, shard) = (self.clone(), Arc::clone(shard));
-        let replayed = self.blocking().run(move || node.replay(&shard, ShardState::clone(&base), time)).await;
-        replayed.map_err(|error| Error::new(Code::Internal, format!("replaying the log: {error}")))?
+        }
     }
 
     /// Without an archive the whole log is local: replay from the checkpoint where that is early enough.
@@ -74,23 +79,30 @@ impl Node {
         })
     }
 
-    fn replay(&self, shard: &Shard, mut state: ShardState, time: HybridTime) -> Result<Arc<ShardState>> {
+    /// `None` where the log was archived and purged beyond `state` meanwhile: there is a later one to begin with.
+    fn replay(
+        &self,
+        shard: &Shard,
+        mut state: ShardState,
+        time: HybridTime,
+    ) -> Result<Option<Arc<ShardState>>> {
         let damaged = |index: Index, error: &dyn std::fmt::Display| {
             Error::new(Code::Corruption, format!("shard {}, index {index}: {error}", shard.id))
         };
         loop {
             let from = state.end();
-            let entries = self
-                .wal()
-                .entries(shard.id, from..shard.view.progress().end, REPLAY_BYTES)
-                .map_err(|error| damaged(from, &error))?;
+            let entries = self.wal().entries(shard.id, from..shard.view.progress().end, REPLAY_BYTES);
+            let entries = match entries {
+                Err(duramen_wal::Error::Purged { .. }) if *shard.archived.borrow() > from => return Ok(None),
+                entries => entries.map_err(|error| damaged(from, &error))?,
+            };
             if entries.is_empty() {
                 return Err(damaged(from, &"the log ends before the time asked for"));
             }
             for (id, payload) in entries {
                 let entry = Entry::decode(payload).map_err(|error| damaged(id.index, &error))?;
                 if entry.head().effective_time(state.time()) > time {
-                    return Ok(Arc::new(state));
+                    return Ok(Some(Arc::new(state)));
                 }
                 state
                     .apply(id, entry.head(), &entry.head_bytes())
