@@ -30,6 +30,10 @@ sims first="1" count="100":
 demo *arguments:
     cargo run --release -- demo {{ arguments }}
 
+# Measures a node beside the ceilings of this machine: `just bench --list`, `just bench append-1 batches`
+bench *arguments:
+    cargo run --release -p duramen-bench -- {{ arguments }}
+
 # What CI runs, MinIO and all
 ci:
     bash .ci/run
