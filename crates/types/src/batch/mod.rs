@@ -38,7 +38,9 @@ mod validate;
 mod varint;
 
 use std::fmt;
+use std::sync::LazyLock;
 
+use blake3::hazmat::{ContextKey, HasherExt as _, hash_derive_key_context};
 use bytes::{Bytes, BytesMut};
 
 pub use builder::{BatchBuilder, Options};
@@ -120,7 +122,8 @@ impl Batch {
 
     /// The identity of the batch's content: BLAKE3 of the normalised bytes, keyed by a context of its own.
     pub fn hash(&self) -> Hash {
-        let mut hasher = blake3::Hasher::new_derive_key(HASH_CONTEXT);
+        static KEY: LazyLock<ContextKey> = LazyLock::new(|| hash_derive_key_context(HASH_CONTEXT));
+        let mut hasher = blake3::Hasher::new_from_context_key(&KEY);
         hasher.update(&self.bytes);
         Hash::from_bytes(hasher.finalize().into())
     }
