@@ -16,6 +16,8 @@ use crate::node::ReadSession;
 const HEARTBEAT: Duration = Duration::from_secs(5);
 /// Messages of decoded records end after the record that reaches this many bytes.
 const MESSAGE_BYTES: usize = 1 << 20;
+/// Batches that are at hand go together until they have this many bytes: a message costs more than a small batch.
+const TOGETHER_BYTES: usize = 256 << 10;
 
 /// The messages of a read; ends with the read, when the client goes, or when the node stops.
 pub(super) fn messages(
@@ -25,6 +27,10 @@ pub(super) fn messages(
     follow: bool,
 ) -> impl Stream<Item = std::result::Result<v1::ReadResponse, Status>> + Send {
     async_stream::stream! {
+        let together = match format {
+            ReadFormat::Batches => TOGETHER_BYTES,
+            ReadFormat::Records => 0,
+        };
         let _follower = follow.then(|| edge.metrics.follower());
         // The first message says where the read starts.
         match position(&edge, &session) {
@@ -39,7 +45,7 @@ pub(super) fn messages(
                 () = edge.stopping.cancelled(), if follow => {
                     Some(Err(Error::new(Code::Unavailable, "the node is stopping: go on from the last next_offset")))
                 }
-                next = tokio::time::timeout(HEARTBEAT, session.next()) => match next {
+                next = tokio::time::timeout(HEARTBEAT, session.next_together(together)) => match next {
                     Ok(next) => next,
                     Err(_) => {
                         match position(&edge, &session) {
@@ -53,15 +59,15 @@ pub(super) fn messages(
                     }
                 },
             };
-            let batch = match next {
+            let batches = match next {
                 None => return,
-                Some(batch) => batch,
+                Some(batches) => batches,
             };
-            let messages = batch.and_then(|batch| {
+            let messages = batches.and_then(|batches| {
                 let here = position(&edge, &session)?;
                 match format {
-                    ReadFormat::Batches => Ok(vec![stored(batch, here)]),
-                    ReadFormat::Records => decoded(&batch, &here),
+                    ReadFormat::Batches => Ok(vec![stored(batches, here)]),
+                    ReadFormat::Records => decoded(&batches, &here),
                 }
             });
             match messages {
@@ -90,13 +96,21 @@ fn position(edge: &Edge, session: &ReadSession) -> Result<v1::ReadResponse> {
     })
 }
 
-fn stored(batch: ReadBatch, here: v1::ReadResponse) -> v1::ReadResponse {
-    let time = batch.time.as_micros();
-    v1::ReadResponse { batches: vec![v1::StoredBatch { data: batch.batch, time }], ..here }
+fn stored(batches: Vec<ReadBatch>, here: v1::ReadResponse) -> v1::ReadResponse {
+    let stored = |batch: ReadBatch| v1::StoredBatch { data: batch.batch, time: batch.time.as_micros() };
+    v1::ReadResponse { batches: batches.into_iter().map(stored).collect(), ..here }
 }
 
 /// The records that were asked for, in messages of a bounded size, each with where it ends.
-fn decoded(batch: &ReadBatch, here: &v1::ReadResponse) -> Result<Vec<v1::ReadResponse>> {
+fn decoded(batches: &[ReadBatch], here: &v1::ReadResponse) -> Result<Vec<v1::ReadResponse>> {
+    let mut messages = Vec::new();
+    for batch in batches {
+        messages.extend(decoded_batch(batch, here)?);
+    }
+    Ok(messages)
+}
+
+fn decoded_batch(batch: &ReadBatch, here: &v1::ReadResponse) -> Result<Vec<v1::ReadResponse>> {
     let opened = open_batch(batch)?;
     let mut messages = Vec::new();
     let (mut records, mut bytes) = (Vec::new(), 0_usize);

@@ -95,6 +95,50 @@ impl ReadSession {
         }
     }
 
+    /// The next batches: the first as [`next`](Self::next) gives it, and as many of those behind it as are in memory,
+    /// until they have `bytes` bytes together. Cancel-safe, and fails, as `next` is and does.
+    pub async fn next_together(&mut self, bytes: usize) -> Option<Result<Vec<ReadBatch>>> {
+        let first = match self.next().await? {
+            Ok(first) => first,
+            Err(error) => return Some(Err(error)),
+        };
+        let tail = first.tail;
+        let mut taken = first.batch.len();
+        let mut batches = vec![first];
+        while taken < bytes
+            && let Some(batch) = self.at_hand(tail)
+        {
+            taken = taken.saturating_add(batch.batch.len());
+            batches.push(batch);
+        }
+        Some(Ok(batches))
+    }
+
+    /// The next batch, if it is in an entry that was fetched already and no limit is met.
+    fn at_hand(&mut self, tail: Offset) -> Option<ReadBatch> {
+        if self.cold.is_some() || self.records_left == 0 || self.next >= tail {
+            return None;
+        }
+        while self.rows.front().is_some_and(|row| row.end() <= self.next) {
+            self.rows.pop_front();
+        }
+        let row = self.rows.front().copied().filter(|row| row.base <= self.next)?;
+        while self.entries.front().is_some_and(|(index, _)| *index < row.index) {
+            self.entries.pop_front();
+        }
+        if self.entries.front().is_none_or(|(index, _)| *index != row.index) {
+            return None;
+        }
+        // What goes wrong here goes wrong again for the next call, which tells.
+        let batch = self.read_batch(row).ok()??;
+        let batch = self.serve(batch, row.base, row.records, row.time, tail);
+        let is_within = u64::try_from(batch.batch.len()).is_ok_and(|bytes| bytes <= self.bytes_left);
+        is_within.then(|| {
+            self.pass(&batch);
+            batch
+        })
+    }
+
     /// The next offset that the read will serve.
     pub const fn position(&self) -> Offset {
         self.next

@@ -133,6 +133,45 @@ async fn a_read_says_where_it_starts_and_gives_records_or_batches() {
 }
 
 #[tokio::test]
+async fn small_batches_come_together_in_order_and_within_the_limits_of_the_read() {
+    const BATCHES: u64 = 40;
+    let mut node = TestNode::start().await;
+    for _ in 0..BATCHES {
+        node.log.append(append("s", &["a"])).await.unwrap();
+    }
+    // The number of messages with batches, and the bytes of each batch.
+    let read = async |limit_records, limit_bytes| {
+        let request = v1::ReadRequest {
+            stream: "s".to_owned(),
+            limit_records,
+            limit_bytes,
+            format: v1::ReadFormat::Batches.into(),
+            ..v1::ReadRequest::default()
+        };
+        let mut answers = node.log.clone().read(request).await.unwrap().into_inner();
+        let (mut messages, mut bytes) = (0, Vec::new());
+        next(&mut answers).await.unwrap().unwrap();
+        while let Some(message) = next(&mut answers).await {
+            let message = message.unwrap();
+            messages += 1;
+            for stored in &message.batches {
+                let (base, _) = batch::normalise(stored.data.clone()).unwrap();
+                assert_eq!(base.get(), bytes.len() as u64);
+                bytes.push(stored.data.len() as u64);
+            }
+            assert_eq!(message.next_offset, bytes.len() as u64);
+        }
+        (messages, bytes)
+    };
+    let (messages, bytes) = read(None, None).await;
+    assert_eq!(bytes.len() as u64, BATCHES);
+    assert!(messages <= BATCHES / 4, "{BATCHES} batches came in {messages} messages");
+    assert_eq!(read(Some(7), None).await.1.len(), 7);
+    assert_eq!(read(None, Some(bytes[0] * 7 / 2)).await.1.len(), 3);
+    node.stop().await;
+}
+
+#[tokio::test]
 async fn a_follower_gets_what_is_appended_later() {
     let mut node = TestNode::start().await;
     node.log.append(append("s", &["a"])).await.unwrap();
