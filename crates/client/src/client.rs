@@ -19,6 +19,9 @@ use crate::retry::{self, Effect};
 const STREAM_WINDOW: u32 = 8 << 20;
 const CONNECTION_WINDOW: u32 = 32 << 20;
 
+/// The largest HTTP/2 frame that the node may send: a batch in frames of the usual 16 KiB is handled piece by piece.
+const FRAME: u32 = 256 << 10;
+
 /// How to connect, and how long to try.
 #[derive(Debug, Clone)]
 pub struct ConnectOptions {
@@ -193,6 +196,7 @@ fn endpoint(url: &str, options: &ConnectOptions) -> Result<Endpoint, Error> {
         .tcp_nodelay(true)
         .initial_stream_window_size(STREAM_WINDOW)
         .initial_connection_window_size(CONNECTION_WINDOW)
+        .max_frame_size(FRAME)
         .http2_keep_alive_interval(Duration::from_secs(10))
         .keep_alive_timeout(Duration::from_secs(10)))
 }

@@ -30,6 +30,9 @@ const PREFACE: &[u8; 24] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 /// Bytes that a client may send ahead on one HTTP/2 stream, and on all of a connection.
 const STREAM_WINDOW: u32 = 1 << 20;
 const CONNECTION_WINDOW: u32 = 4 << 20;
+/// The largest HTTP/2 frame that a client may send. A batch in frames of the usual 16 KiB is handled piece by piece; each
+/// connection may hold one frame that is not complete.
+const FRAME: u32 = 256 << 10;
 /// Calls at once on one HTTP/2 connection.
 const STREAMS: u32 = 1024;
 /// Response bytes buffered for one HTTP/2 stream.
@@ -182,6 +185,7 @@ where
         .max_concurrent_streams(STREAMS)
         .initial_stream_window_size(STREAM_WINDOW)
         .initial_connection_window_size(CONNECTION_WINDOW)
+        .max_frame_size(FRAME)
         .max_send_buf_size(SEND_BUFFER)
         .keep_alive_interval(limits.keep_alive)
         .keep_alive_timeout(limits.keep_alive)
