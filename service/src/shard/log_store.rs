@@ -6,7 +6,7 @@
 use std::collections::VecDeque;
 use std::fmt::Debug;
 use std::io;
-use std::ops::{Bound, RangeBounds};
+use std::ops::{Bound, RangeBounds, RangeInclusive};
 use std::sync::Arc;
 
 use duramen_types::{EntryId, Index, ShardId};
@@ -129,6 +129,38 @@ impl RaftLogReader<ShardRaft> for LogStore {
 
     async fn limited_get_log_entries(&mut self, start: u64, end: u64) -> Result<Vec<RaftEntry>, io::Error> {
         self.read(start, end, READ_BYTES)
+    }
+
+    /// The last entry of each term, by the WAL's index. Left to itself, the library reads whole entries to learn their
+    /// terms: at every start, and more of them with every term that the log holds.
+    async fn get_key_log_ids(
+        &mut self,
+        range: RangeInclusive<RaftLogId>,
+    ) -> Result<Vec<RaftLogId>, io::Error> {
+        let term_of = |index: u64| {
+            let lacking =
+                || io::Error::other(format!("shard {}: entry {index} is not in the log", self.shard));
+            self.wal.term_of(self.shard, Index::new(index)).ok_or_else(lacking)
+        };
+        let last = entry_id(range.end());
+        let mut ids = Vec::new();
+        let mut begin = entry_id(range.start());
+        while begin.term < last.term {
+            // `low` is of the term that begins there, `high` of a later one.
+            let (mut low, mut high) = (begin.index.get(), last.index.get());
+            while high - low > 1 {
+                let middle = low + (high - low) / 2;
+                if term_of(middle)? == begin.term {
+                    low = middle;
+                } else {
+                    high = middle;
+                }
+            }
+            ids.push(log_id(EntryId { index: Index::new(low), term: begin.term }));
+            begin = EntryId { index: Index::new(high), term: term_of(high)? };
+        }
+        ids.push(log_id(last));
+        Ok(ids)
     }
 }
 
