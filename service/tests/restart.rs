@@ -9,12 +9,11 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
-use duramen::Node;
 use duramen::api::{AppendPayload, AppendRequest, StreamRef};
 use duramen::config::Config;
-use duramen_archive::Random;
+use duramen::{Environment, Node};
 use duramen_types::batch::{BatchBuilder, Limits, Options};
-use duramen_types::{HybridTime, StreamName, SystemClock, TenantName};
+use duramen_types::{HybridTime, StreamName, TenantName};
 use duramen_wal::{Disk, DiskFile, File, LockGuard, RealDisk};
 
 const MIB: u64 = 1 << 20;
@@ -103,8 +102,8 @@ impl DiskFile for CountingFile {
 /// Starts a node; gives it and what its start read.
 async fn start(config: &Config) -> (Node, u64) {
     let disk = Counting::default();
-    let clock = Arc::new(SystemClock::new());
-    let node = Node::start_with(config, Arc::new(disk.clone()), clock, Random::from_seed(7)).await.unwrap();
+    let environment = Environment { disk: Arc::new(disk.clone()), ..Environment::machine() };
+    let node = Node::start_in(environment, config).await.unwrap();
     (node, disk.0.load(Ordering::Relaxed))
 }
 

@@ -130,7 +130,7 @@ impl ReadSession {
             return None;
         }
         // What goes wrong here goes wrong again for the next call, which tells.
-        let batch = self.read_batch(row).ok()??;
+        let batch = self.batch_of_fetched(row).ok()?;
         let batch = self.serve(batch, row.base, row.records, row.time, tail);
         let is_within = u64::try_from(batch.batch.len()).is_ok_and(|bytes| bytes <= self.bytes_left);
         is_within.then(|| {
@@ -265,6 +265,11 @@ impl ReadSession {
                 return Ok(None);
             }
         }
+        self.batch_of_fetched(row).map(Some)
+    }
+
+    /// The row's batch from its entry, which is the first of those that were fetched.
+    fn batch_of_fetched(&mut self, row: Row) -> Result<Batch> {
         self.last_entry = Some(row.index);
         let found = self.entries.front().and_then(|(_, entry)| {
             entry.batches().nth(usize::try_from(row.item).unwrap_or(usize::MAX)).map(|(_, bytes)| bytes)
@@ -273,7 +278,7 @@ impl ReadSession {
             let reason = format!("entry {} has no batch {}, which the hot index names", row.index, row.item);
             corrupt(&self.name, &reason)
         })?;
-        Batch::from_trusted(bytes).map(Some).map_err(|error| corrupt(&self.name, &error))
+        Batch::from_trusted(bytes).map_err(|error| corrupt(&self.name, &error))
     }
 
     /// Fetches the entry at `index`, and those after it that the stream's next rows are in as long as they follow
