@@ -14,7 +14,7 @@ use super::directory::{
 use super::entries::{self, EntryRow};
 use super::error::SegmentError;
 use super::format::{LEAD, SegmentIdentity};
-use super::part::length;
+use super::part::{Part, length};
 use super::source::RangeSource;
 use super::streams::StreamRow;
 use super::trailer::{Extent, Trailer};
@@ -30,7 +30,7 @@ pub struct SegmentIndex {
     blocks: Vec<BlockEntry>,
     entry_pages: Vec<EntryPageEntry>,
     stream_pages: Vec<StreamPageEntry>,
-    /// The end of the object as it was read, with the pages that happen to be there.
+    /// The end of the object as it was read, with the parts that happen to be there; each was checked.
     tail: Bytes,
 }
 
@@ -57,13 +57,19 @@ impl SegmentIndex {
         };
         let lists = Lists::decode(&trailer, directories, &bytes)
             .map_err(|cause| damaged(object, "directory", cause))?;
+        // What is kept here is kept for long. Damage on its way from the store must not be: without it the next reader asks
+        // the store again.
+        let checked = lists.parts().all(|part| match slice(&tail, tail_start, &part.range()) {
+            Some(bytes) => part.is(&bytes),
+            None => true,
+        });
         Ok(Self {
             name: object.to_owned(),
             trailer,
             blocks: lists.blocks,
             entry_pages: lists.entries,
             stream_pages: lists.streams,
-            tail,
+            tail: if checked { tail } else { Bytes::new() },
         })
     }
 
@@ -279,6 +285,13 @@ struct Lists {
 }
 
 impl Lists {
+    /// Every part of the segment.
+    fn parts(&self) -> impl Iterator<Item = &Part> {
+        let blocks = self.blocks.iter().map(|block| &block.part);
+        let entries = self.entries.iter().map(|page| &page.part);
+        blocks.chain(entries).chain(self.streams.iter().map(|page| &page.part))
+    }
+
     /// `bytes` are those of `range`: everything between the last part and the trailer.
     fn decode(trailer: &Trailer, range: Range<u64>, bytes: &Bytes) -> Result<Self, DecodeError> {
         const WHAT: &str = "segment trailer";

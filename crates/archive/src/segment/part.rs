@@ -62,6 +62,11 @@ impl Part {
         Ok((part, stored.into()))
     }
 
+    /// Whether these are the stored bytes, by length and checksum.
+    pub(crate) fn is(&self, stored: &[u8]) -> bool {
+        stored.len() == length(self.stored) && crc32fast::hash(stored) == self.crc
+    }
+
     /// The raw bytes, after checking length and checksum; memory is bounded by the raw length stated.
     pub(crate) fn open(&self, what: &'static str, stored: Bytes) -> Result<Bytes, DecodeError> {
         let found = u64::try_from(stored.len()).unwrap_or(u64::MAX);

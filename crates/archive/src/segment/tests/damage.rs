@@ -37,6 +37,48 @@ fn every_bit_flip_of_a_segment_is_an_error() {
     }
 }
 
+/// Alters one byte of what the first read gives.
+#[derive(Debug)]
+struct DamagedOnce {
+    object: BytesSource,
+    at: u64,
+    done: std::sync::atomic::AtomicBool,
+}
+
+impl RangeSource for DamagedOnce {
+    fn name(&self) -> &str {
+        self.object.name()
+    }
+
+    fn read(
+        &self,
+        range: std::ops::Range<u64>,
+    ) -> futures::future::BoxFuture<'_, Result<Bytes, SegmentError>> {
+        Box::pin(async move {
+            let read = self.object.read(range.clone()).await?;
+            if !range.contains(&self.at) || self.done.swap(true, std::sync::atomic::Ordering::Relaxed) {
+                return Ok(read);
+            }
+            let mut altered = read.to_vec();
+            altered[usize::try_from(self.at - range.start).unwrap()] ^= 1;
+            Ok(altered.into())
+        })
+    }
+}
+
+#[test]
+fn damage_on_the_way_from_the_store_is_not_kept() {
+    let good = small();
+    for at in 0..good.len() as u64 {
+        let object = BytesSource::new("main/shard-0003/x", good.clone());
+        let source = Arc::new(DamagedOnce { object, at, done: false.into() });
+        let opened = || block_on(SegmentReader::open(source.clone(), good.len() as u64, &identity(1)));
+        // Damage to the trailer and the directories is an error at once, and nothing is kept of it.
+        let reader = opened().or_else(|_| opened()).unwrap();
+        block_on(reader.verify_full()).unwrap_or_else(|error| panic!("byte {at}: {error}"));
+    }
+}
+
 #[test]
 fn every_truncation_of_a_segment_is_an_error() {
     let good = small();
