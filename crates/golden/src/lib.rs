@@ -1,7 +1,7 @@
 //! Golden files: committed bytes of each format, and what must hold of them. For tests only.
 //!
 //! A format is frozen by a file in `tests/golden` of the crate that owns it. Its test builds a fixed value and checks
-//! that the encoder gives exactly the file ([`assert_golden`]), that the decoder gives the value back, and that every
+//! that the encoder gives exactly the file ([`Golden::assert_golden`]), that the decoder gives the value back, and that every
 //! truncation and every flipped bit is an error or the same value, in memory that does not follow what damaged bytes
 //! claim ([`assert_resists_damage`]).
 //!
