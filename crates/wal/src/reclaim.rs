@@ -38,8 +38,12 @@ impl Writer {
                 shared.state.lock().reclaim = true;
                 Ok(Progress::Wrote)
             }
-            // Nothing was lost, and nothing is waiting for it: the next purge tries again.
-            Err(error) if error.is_no_space() => Ok(Progress::Idle),
+            // Nothing was lost. The next purge tries again; where the log itself waits for space, its next turn does.
+            Err(error) if error.is_no_space() => {
+                let mut state = shared.state.lock();
+                state.reclaim |= state.blocked;
+                Ok(Progress::Idle)
+            }
             Err(error) => Err(self.stop(shared, error)),
         }
     }
