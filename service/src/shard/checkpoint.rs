@@ -110,9 +110,15 @@ pub struct Checkpoints {
     due_at: u64,
     /// The end of the latest checkpoint that is durable, of those taken since the start.
     saved_end: Index,
-    /// The end of the one that is being written, or of the last one written.
-    writing_end: Index,
-    writing: Option<Work<io::Result<()>>>,
+    writing: Option<Writing>,
+}
+
+/// What is on its way to the disk.
+#[derive(Debug)]
+struct Writing {
+    work: Work<io::Result<()>>,
+    /// The end of the checkpoint; `None` for an index file alone.
+    end: Option<Index>,
 }
 
 impl Checkpoints {
@@ -125,7 +131,6 @@ impl Checkpoints {
             due_after,
             due_at: due_after,
             saved_end: Index::ZERO,
-            writing_end: Index::ZERO,
             writing: None,
         }
     }
@@ -133,7 +138,7 @@ impl Checkpoints {
     /// Starts a checkpoint in the background if one is due, or else puts a full chunk of the hot index on disk;
     /// whatever is under way is waited for first, which bounds what waits in memory.
     pub async fn save_if_due(&mut self, view: &Arc<View>, membership: &RaftMembership) -> io::Result<()> {
-        if self.writing.as_ref().is_some_and(Work::is_finished) {
+        if self.writing.as_ref().is_some_and(|writing| writing.work.is_finished()) {
             self.finish().await?;
         }
         let bytes = view.progress().bytes;
@@ -148,7 +153,8 @@ impl Checkpoints {
         } else {
             view.seal_index();
             let view = Arc::clone(view);
-            self.blocking.start(move || view.index.write_sealed().map_err(io_error))
+            let work = self.blocking.start(move || view.index.write_sealed().map_err(io_error));
+            Writing { work, end: None }
         });
         Ok(())
     }
@@ -170,16 +176,17 @@ impl Checkpoints {
         self.finish().await
     }
 
-    fn start(&mut self, view: &Arc<View>, membership: &RaftMembership) -> Work<io::Result<()>> {
+    fn start(&self, view: &Arc<View>, membership: &RaftMembership) -> Writing {
         // The caller is the only one who applies, so the index is sealed exactly at the state's end.
         view.seal_index();
         let checkpoint = Checkpoint { state: view.state.read().clone(), membership: membership.clone() };
-        self.writing_end = checkpoint.state.end();
+        let end = checkpoint.state.end();
         let (disk, directory, view) = (Arc::clone(&self.disk), self.directory.clone(), Arc::clone(view));
-        self.blocking.start(move || {
+        let work = self.blocking.start(move || {
             view.index.write_sealed().map_err(io_error)?;
             checkpoint.save(&*disk, &directory)
-        })
+        });
+        Writing { work, end: Some(end) }
     }
 
     /// After one that failed: makes the next one due before long.
@@ -189,9 +196,9 @@ impl Checkpoints {
 
     async fn finish(&mut self) -> io::Result<()> {
         match self.writing.take() {
-            Some(writing) => {
-                writing.finished().await.map_err(io_error)??;
-                self.saved_end = self.saved_end.max(self.writing_end);
+            Some(Writing { work, end }) => {
+                work.finished().await.map_err(io_error)??;
+                self.saved_end = self.saved_end.max(end.unwrap_or_default());
                 Ok(())
             }
             None => Ok(()),

@@ -1,5 +1,7 @@
 mod rescued;
 
+use duramen_types::{EntryBody, EntryHead, Term};
+
 use std::path::Path;
 use std::time::Duration;
 
@@ -69,4 +71,42 @@ async fn a_disk_too_full_for_a_checkpoint_leaves_the_shard_alone_and_keeps_it_fr
     machine.checkpoint_beyond(Index::new(1)).await.unwrap();
     assert!(durable::read_file(&disk, &file, u64::MAX).is_ok());
     assert_eq!(disk.list(index).unwrap().len(), 1, "the index file was written after all");
+}
+
+#[tokio::test]
+async fn an_index_file_written_after_a_failed_checkpoint_is_not_taken_for_it() {
+    let disk = SimDisk::new(1);
+    let (index, checkpoints) = (Path::new("/index"), Path::new("/checkpoint"));
+    disk.create_dir(index).unwrap();
+    disk.create_dir(checkpoints).unwrap();
+    let shared: Arc<dyn Disk> = Arc::new(disk.clone());
+    let hot = HotIndex::open(Arc::clone(&shared), index, SHARD, Index::ZERO, page_cache(1 << 20)).unwrap();
+    let view = Arc::new(View::new(ShardState::new(SHARD), hot));
+    let mut machine = Machine::new(
+        Arc::clone(&view),
+        sole_voter(1, None),
+        Arc::default(),
+        Checkpoints::new(shared, checkpoints.to_owned(), 256 << 20, Blocking::Inline),
+        Arc::new(Metrics::new()),
+    );
+    let id = EntryId { index: Index::ZERO, term: Term::new(1) };
+    let head = EntryHead { time: HybridTime::from_micros(1), body: EntryBody::Tick };
+    view.apply(id, &Entry::new(head)).unwrap();
+    let end = id.index.next();
+    disk.set_capacity(disk.used());
+    machine.checkpoint_beyond(end).await.expect_err("there is no space for it");
+
+    disk.set_capacity(u64::MAX);
+    let files = disk.list(index).unwrap().len();
+    fill_index(&view);
+    for _ in 0..3 {
+        machine.apply(stream::empty()).await.unwrap();
+    }
+    assert!(disk.list(index).unwrap().len() > files, "an index file was written, and no checkpoint is due");
+    machine.checkpoint_beyond(end).await.unwrap();
+    let file = checkpoints.join("0001.checkpoint");
+    assert!(
+        durable::read_file(&disk, &file, u64::MAX).is_ok(),
+        "the log may be purged, and nothing replaces it"
+    );
 }
