@@ -113,6 +113,17 @@ async fn a_verdict_is_recorded_and_lets_the_next_run_skip() {
     world.replace(&key, Some(bad.into())).await;
     let third = verify(&world.store, &name("main"), &since).await.unwrap();
     assert!(third.verdict.findings.iter().any(|finding| finding.key == key.to_string()), "{third:?}");
+    // Also where an earlier verdict covers the damage: it stays found until it is mended.
+    let old = world.keys().await.into_iter().find(|key| matches!(key, ObjectKey::Segment { .. })).unwrap();
+    let (good, mut bad) = (world.read(&old).await, world.read(&old).await.to_vec());
+    bad[40] ^= 1;
+    world.replace(&old, Some(bad.into())).await;
+    for options in [options, since.clone(), since] {
+        world.advance(1);
+        let again = verify(&world.store, &name("main"), &options).await.unwrap();
+        assert!(again.verdict.findings.iter().any(|finding| finding.key == old.to_string()), "{again:?}");
+    }
+    world.replace(&old, Some(good)).await;
 }
 
 #[tokio::test]

@@ -33,7 +33,8 @@ pub struct VerifyOptions {
     /// [`Depth::Quick`]: manifests, checkpoints, pages, closed objects, and the entry tables of all segments, which
     /// prove the history chain. Anything deeper: every byte of every object, and the state that it adds up to.
     pub depth: Depth,
-    /// Skip segments and snapshots that the newest clean verdict of at least this depth covers.
+    /// Skip segments and snapshots that the newest clean verdict of at least this depth covers. Nothing is skipped after one
+    /// that found damage.
     pub since: bool,
     /// How many shards are verified at once; each holds up to about 70 MiB.
     pub parallelism: usize,
@@ -173,12 +174,12 @@ pub async fn verify(store: &Store, branch: &BranchName, options: &VerifyOptions)
     let identity = Identity::open(store).await?;
     let earlier = Verdict::list(store, HybridTime::ZERO).await?;
     let earlier: Vec<Verdict> = earlier.into_iter().filter(|verdict| verdict.branch == *branch).collect();
+    // What a later one found must be looked at again until it is mended: then nothing is skipped.
     let since = earlier
         .iter()
         .rev()
-        .find(|verdict| {
-            options.since && verdict.is_clean() && verdict.depth >= options.depth.min(Depth::Full)
-        })
+        .take_while(|verdict| verdict.is_clean())
+        .find(|verdict| options.since && verdict.depth >= options.depth.min(Depth::Full))
         .cloned();
     let mut context = Context {
         store: store.clone(),
