@@ -397,6 +397,10 @@ async fn bind(
     }
     wanted.archive = Some(identity.archive);
     wanted.branch = Some(branch.to_string());
+    if Owner::read(&store, &branch).await?.is_some() {
+        // Refused before anything is written here: an empty directory stays free for what the refusal advises.
+        Owner::claim(&store, &branch, wanted.cluster).await?;
+    }
     // Kept here durably before the branch is claimed: after a crash the same cluster comes again.
     let description = directory.bind(&wanted)?;
     Owner::claim(&store, &branch, description.cluster).await?;

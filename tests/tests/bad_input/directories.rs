@@ -118,3 +118,15 @@ fn what_is_no_data_directory_is_refused_and_left_alone() -> Result<()> {
     }
     Ok(())
 }
+
+#[test]
+fn a_refused_start_leaves_an_empty_directory_free_for_what_the_refusal_advises() -> Result<()> {
+    let (directory, _) = stopped()?;
+    let empty = directory.path().join("new-disk");
+    let settings = NodeSettings::in_directory(&empty)
+        .archive_in_directory(&directory.path().join("archive"))
+        .set("cluster.shards", "2");
+    refused(settings, &["written by cluster", "branch"])?;
+    ensure!(!empty.join("node.json").exists(), "it is bound to the branch that it was refused");
+    Ok(())
+}
