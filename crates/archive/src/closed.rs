@@ -79,6 +79,8 @@ impl Closed {
     /// What `node` says of `shards`, of which there is at least one; `previous` is the time of what it said before.
     pub fn new(node: NodeId, shards: Vec<ClosedShard>, previous: Option<HybridTime>) -> Self {
         let time = shards.iter().map(|shard| shard.closed).max().unwrap_or_default();
+        // A clock that was set back, on a directory that lost its end: then there is nothing to point to.
+        let previous = previous.filter(|previous| *previous < time);
         Self { node, time, shards, previous }
     }
 

@@ -118,6 +118,8 @@ struct Shared {
     closed_through: Mutex<Option<HybridTime>>,
     /// The time of the closed object that the node wrote last: the next one names it.
     last_closed: Mutex<Option<HybridTime>>,
+    /// Held during a round.
+    rounds: tokio::sync::Mutex<()>,
     /// The ends of the shards' user entries when a round last closed them all.
     closed_ends: Mutex<Vec<Index>>,
     /// What the schedule's runs found.
@@ -158,6 +160,7 @@ impl ArchiveTask {
             last_error: Mutex::new(None),
             closed_through: Mutex::new(None),
             last_closed: Mutex::new(None),
+            rounds: tokio::sync::Mutex::new(()),
             closed_ends: Mutex::new(Vec::new()),
             schedule: Mutex::default(),
         });

@@ -104,7 +104,10 @@ impl Shared {
             .await
             .map_err(|error| error.to_string())?;
         let view = BranchView::open(&self.store, &settings.branch).await.map_err(text)?;
-        *self.last_closed.lock() = Closed::last_of(&view, settings.node).await.map_err(text)?;
+        let last_closed = Closed::last_of(&view, settings.node).await.map_err(text)?;
+        // What was closed stays closed, whatever the clock says.
+        self.clock.recover(last_closed.unwrap_or_default());
+        *self.last_closed.lock() = last_closed;
         let history = open_history(&view, settings.hydrated.clone(), &settings.archive, settings.blocking);
         let archiver = duramen_archiver::Settings {
             archive,

@@ -95,6 +95,8 @@ async fn rounds(shared: Arc<Shared>, opened: Arc<Opened>) {
 impl Shared {
     /// One round; whether it closed every shard.
     pub(super) async fn round(&self, opened: &Opened) -> bool {
+        // A flush comes between two rounds: closed objects are written in the order of their times.
+        let _one_at_a_time = self.rounds.lock().await;
         let ticks = join_all(self.shards.iter().map(tick)).await.into_iter().collect::<Option<Vec<_>>>();
         let Some(ticks) = ticks else {
             // A full disk takes no tick, and archiving is what frees it: cut all the same, and close nothing.
@@ -119,7 +121,9 @@ impl Shared {
         let closed = Closed::new(self.settings.node, items, previous);
         match closed.write(&self.store, &self.settings.branch).await {
             Ok(()) => {
-                *self.last_closed.lock() = Some(closed.time);
+                let mut last = self.last_closed.lock();
+                *last = (*last).max(Some(closed.time));
+                drop(last);
                 if all {
                     // Also where nothing was left to cut: an idle node is not failing for what went wrong before.
                     *self.last_error.lock() = None;
