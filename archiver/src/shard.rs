@@ -6,8 +6,8 @@ use std::sync::Arc;
 
 use bytes::{Bytes, BytesMut};
 use duramen_archive::{
-    Blocking, BranchView, Committer, Edit, History, ManifestLog, SegmentIdentity, SegmentRow, Snapshot,
-    StreamFilter, Trailer,
+    Blocking, Branch, BranchView, Committer, Edit, History, ManifestLog, SegmentIdentity, SegmentRow,
+    Snapshot, StreamFilter, Trailer,
 };
 use duramen_state::ShardState;
 use duramen_types::{ArchiveId, Compression, Index, ManifestNumber, SegmentId, ShardId};
@@ -206,13 +206,28 @@ impl ShardArchiver {
         cut.entries += row.end.since(row.first);
         cut.records += row.records;
         let edit = Edit { rows: vec![row], snapshots: Vec::new() };
-        self.log
-            .commit(self.settings.committer, edit)
-            .await
-            .map_err(|source| Error::Archive { shard, source })?;
+        self.commit_next(edit).await.map_err(|source| Error::Archive { shard, source })?;
         self.boundary = upload.state;
         self.since_snapshot += 1;
         Ok(())
+    }
+
+    /// Commits the next manifest, if the store still holds what it goes on from: in a store that was emptied, or that another
+    /// was put in place of, it would prove nothing, and what it names would count as archived.
+    async fn commit_next(&self, edit: Edit) -> duramen_archive::Result<()> {
+        let (there, what) = match self.manifest() {
+            Some(previous) => (self.log.read(previous).await?.is_some(), format!("manifest {previous}")),
+            None => {
+                let branch = Branch::open_if_present(self.log.store(), self.log.branch()).await?;
+                (branch.is_some(), "the branch".to_owned())
+            }
+        };
+        if !there {
+            let reason = format!("{what} was there and is gone: the store was emptied, or is another one");
+            let (branch, shard) = (self.log.branch().clone(), self.shard);
+            return Err(duramen_archive::Error::Gap { branch, shard, reason });
+        }
+        self.log.commit(self.settings.committer, edit).await.map(drop)
     }
 
     /// Writes a snapshot of the state at the archived end and commits it; `None` if the last one is as good.
@@ -242,7 +257,7 @@ impl ShardArchiver {
         self.log.store().create(&key, object).await.map_err(archive)?;
         let bytes = row.bytes;
         let edit = Edit { rows: Vec::new(), snapshots: vec![row] };
-        self.log.commit(self.settings.committer, edit).await.map_err(archive)?;
+        self.commit_next(edit).await.map_err(archive)?;
         self.since_snapshot = 0;
         self.last_snapshot = Some(index);
         Ok(Some(Snapshotted { index, bytes }))

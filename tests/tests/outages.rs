@@ -4,7 +4,7 @@
 
 use std::time::Duration;
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, bail, ensure};
 use duramen_tests::{Deadline, NodeSettings};
 use serde_json::Value;
 
@@ -46,4 +46,65 @@ fn an_archive_that_works_again_is_not_called_failing_although_nothing_more_is_ap
     std::fs::remove_file(&closed)?;
     std::fs::rename(&away, &closed)?;
     wait_for("ok")
+}
+
+/// A disk that is unmounted under a node leaves nothing, or an empty mount point, where its archive was.
+#[test]
+fn nothing_counts_as_archived_while_the_archive_is_gone_and_nothing_local_goes() -> Result<()> {
+    for mount_point in [false, true] {
+        let directory = tempfile::tempdir()?;
+        let archive = directory.path().join("archive");
+        let mut node = NodeSettings::in_directory(&directory.path().join("data"))
+            .archive_in_directory(&archive)
+            .set("archive.segment_age", "1s")
+            .set("cluster.shards", "1")
+            .set("local_retention.bytes", "0B")
+            .set("log.append_timeout", "5s")
+            .set("log.record_limit", "64KiB")
+            .set("log.batch_limit", "128KiB")
+            .set("wal.segment_size", "1MiB")
+            .start()?;
+        let records = format!("{}/v1/tenants/default/streams/s/records", node.client_url());
+        let archived = format!("{records}?ack=archived");
+        let agent =
+            ureq::Agent::config_builder().timeout_global(Some(Duration::from_secs(60))).build().new_agent();
+        agent.post(&archived).send("before")?;
+
+        let away = directory.path().join("archive.away");
+        std::fs::rename(&archive, &away)?;
+        if mount_point {
+            std::fs::create_dir(&archive)?;
+        }
+        for _ in 0..40 {
+            agent.post(&records).send("x".repeat(60_000))?;
+        }
+        let during = agent.post(&archived).send("during");
+        ensure!(
+            during.is_err(),
+            "it was acknowledged as archived in no archive (mount point: {mount_point})"
+        );
+
+        if archive.exists() {
+            std::fs::remove_dir_all(&archive)?;
+        }
+        std::fs::rename(&away, &archive)?;
+        node.process().wait_until(Deadline::after_secs(120), || {
+            agent.post(&archived).send("after").map(drop).context("the archive is back")
+        })?;
+        node.kill_9()?;
+        node.start_again()?;
+        let records = format!("{}/v1/tenants/default/streams/s/records", node.client_url());
+        let value = |offset: usize| -> Result<String> {
+            let url = format!("{records}?from={offset}&limit=1");
+            let read: Value = serde_json::from_str(&agent.get(url).call()?.into_body().read_to_string()?)?;
+            Ok(read["records"][0]["value"].as_str().context("the record is there")?.to_owned())
+        };
+        ensure!(value(0)? == "before");
+        for offset in 1..=40 {
+            let length = value(offset).with_context(|| format!("offset {offset}"))?.len();
+            ensure!(length == 60_000, "offset {offset} has {length} bytes (mount point: {mount_point})");
+        }
+        ensure!((value(41)?, value(42)?) == ("during".to_owned(), "after".to_owned()));
+    }
+    Ok(())
 }

@@ -48,8 +48,19 @@ impl Directory {
         })
     }
 
+    /// The file system below the root, which is made where it never was there.
+    ///
+    /// A root that was there and is gone is an error: its disk isn't mounted, or somebody moved it. Made anew it would take
+    /// an archive's objects away from the archive.
     fn created(&self) -> Result<&LocalFileSystem> {
         if !self.root.exists() {
+            if self.files.get().is_some() {
+                return Err(object_store::Error::Generic {
+                    store: "directory",
+                    source: format!("{} was there and is gone: is its disk mounted?", self.root.display())
+                        .into(),
+                });
+            }
             create_durably(&self.root).map_err(|error| object_store::Error::Generic {
                 store: "directory",
                 source: Box::new(error),
