@@ -150,10 +150,12 @@ class Reader:
         check(count * smallest <= self.left(), f"{count} {note} don't fit")
         return count
 
-    def magic(self, magic, version="<I"):
+    def magic(self, magic, version="<I", newest=1):
         check(self.take(len(magic), f'magic "{magic.decode()}"') == magic, f"it begins with {magic}")
         if version:
-            check(self.number(version, "version") == 1, "it has version 1")
+            found = self.number(version, "version")
+            check(1 <= found <= newest, f"it has a version up to {newest}")
+            return found
 
     def finish(self):
         check(self.left() == 0, f"{self.left()} bytes are behind the end")
@@ -368,7 +370,7 @@ def log(root):
 # Shard states and snapshots.
 
 
-def stream(reader):
+def stream(reader, version):
     found = {"id": reader.u64("stream: id"), "tenant": reader.text("tenant"), "name": reader.text("name")}
     found["config"] = config(reader, "config")
     for field in ("created", "last append", "next", "trimmed", "appended bytes"):
@@ -381,11 +383,18 @@ def stream(reader):
     found["producers"] = {}
     for _ in range(reader.count("producers", 35)):
         producer = reader.u64("producer")
-        reader.u16("epoch"), reader.u64("last seen")
+        reader.u16("epoch")
+        last_seen = reader.u64("last seen")
         batches = reader.u8("batches")
         check(1 <= batches <= 5, "a producer remembers 1 to 5 batches")
         found["producers"][producer] = [
-            (reader.u32("sequence"), reader.u32("records"), reader.u64("base")) for _ in range(batches)
+            (
+                reader.u32("sequence"),
+                reader.u32("records"),
+                reader.u64("base"),
+                reader.u64("time") if version > 1 else last_seen,
+            )
+            for _ in range(batches)
         ]
     return found
 
@@ -393,7 +402,7 @@ def stream(reader):
 def state(data, notes=None):
     body = sealed(data)
     reader = Reader(body, notes=notes)
-    reader.magic(b"DURSTATE")
+    version = reader.magic(b"DURSTATE", newest=2)
     found = {"shard": reader.u16("shard")}
     found["applied"] = reader.option("applied", lambda: (reader.u64("index"), reader.u64("term")))
     found["time"], found["chain"] = reader.u64("time"), reader.take(32, "chain value")
@@ -406,7 +415,7 @@ def state(data, notes=None):
         found[name] = {reader.text("name"): reader.u64(value) for _ in range(reader.count(name, 11))}
     found["streams"] = {}
     for _ in range(reader.count("streams", 69)):
-        read = stream(reader)
+        read = stream(reader, version)
         found["streams"][read["id"]] = read
     reader.finish()
     Reader(data, len(body), reader.notes).u32("CRC-32 of all before", hexadecimal)

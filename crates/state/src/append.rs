@@ -44,9 +44,9 @@ impl Stream {
     /// Appends one batch, or says why not.
     pub(crate) fn append(&mut self, time: HybridTime, batch: &BatchHeader) -> BatchOutcome {
         if let Some(producer) = &batch.producer
-            && let Some(base) = self.first_answer(time, producer, batch.records)
+            && let Some(first) = self.first_answer(time, producer, batch.records)
         {
-            return BatchOutcome::Duplicate { base };
+            return BatchOutcome::Duplicate { base: first.base, time: first.time };
         }
         if let Err(rejection) = self.check(time, batch) {
             return BatchOutcome::Rejected(rejection);
@@ -71,11 +71,11 @@ impl Stream {
         self.producers.get(&id).filter(|known| time.since(known.last_seen) < PRODUCER_EXPIRY)
     }
 
-    /// The base offset of the same batch, if it was accepted before and is remembered.
-    fn first_answer(&self, time: HybridTime, producer: &Producer, records: u32) -> Option<Offset> {
+    /// The same batch, if it was accepted before and is remembered.
+    fn first_answer(&self, time: HybridTime, producer: &Producer, records: u32) -> Option<RememberedBatch> {
         let known = self.producer(time, producer.id).filter(|known| known.epoch == producer.epoch)?;
         let same = |batch: &&RememberedBatch| batch.sequence == producer.sequence && batch.records == records;
-        known.batches.iter().rev().find(same).map(|batch| batch.base)
+        known.batches.iter().rev().find(same).copied()
     }
 
     fn check(&self, time: HybridTime, batch: &BatchHeader) -> Result<(), Rejection> {
@@ -125,7 +125,7 @@ impl Stream {
         while state.batches.len() >= REMEMBERED_BATCHES {
             state.batches.pop_front();
         }
-        state.batches.push_back(RememberedBatch { sequence: producer.sequence, records, base });
+        state.batches.push_back(RememberedBatch { sequence: producer.sequence, records, base, time });
     }
 
     /// Forgets the producers that have been silent longest, if there are as many as a stream may have. The expired

@@ -24,11 +24,11 @@ pub enum BatchOutcome {
     Appended { base: Offset },
     /// It was rescued into another stream than its header names, and there got the offsets from `base`.
     Rescued { stream: StreamId, base: Offset },
-    /// An idempotent producer sent it before; it then got the offsets from `base`.
+    /// An idempotent producer sent it before; it then, at `time`, got the offsets from `base`.
     ///
-    /// Of a rescue it says that nothing was taken, and `base` is the tail of the stream that its header names: where its
-    /// records are is not remembered.
-    Duplicate { base: Offset },
+    /// Of a rescue it says that nothing was taken, and `base` is the tail of the stream that its header names and
+    /// `time` the entry's: where its records are is not remembered.
+    Duplicate { base: Offset, time: HybridTime },
     /// It is in the log but not in its stream.
     Rejected(Rejection),
 }

@@ -35,7 +35,7 @@ impl ShardState {
         };
         let key = (of, origin.term, origin.index);
         if self.term_at(origin.index) == Some(origin.term) || self.rescued.contains(&key) {
-            return all(BatchOutcome::Duplicate { base: tail });
+            return all(BatchOutcome::Duplicate { base: tail, time });
         }
         let target = self.rescue_target(id, time, of);
         let Some(stream) = self.streams.get_mut(&target) else {

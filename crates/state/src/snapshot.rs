@@ -8,11 +8,13 @@
 //!      | streams: count, stream…
 //! stream = id u64 | tenant text | name text | config | created u64 | last append u64 | next u64 | trimmed u64
 //!        | appended bytes u64 | token option text | cursors: count, (text, offset u64, committed u64)…
-//!        | producers: count, (id u64, epoch u16, last seen u64, batches: u8, (sequence u32, records u32, base u64)…)…
+//!        | producers: count, (id u64, epoch u16, last seen u64, batches: u8, (sequence u32, records u32, base u64, time u64)…)…
 //! ```
 //!
-//! Little-endian. Every list is in the order of its keys, none twice, so equal states give equal bytes and whatever
-//! decodes gives its own bytes back.
+//! Version 1 lacks the times of remembered batches, and is read: they are taken to be the producer's last.
+//!
+//! Little-endian. Every list is in the order of its keys, none twice, so equal states give equal bytes, and what
+//! decodes gives its own bytes back (of version 1 those of its successor).
 
 use std::collections::VecDeque;
 
@@ -25,7 +27,9 @@ use crate::{Cursor, ProducerState, REMEMBERED_BATCHES, RememberedBatch, ShardSta
 
 const WHAT: &str = "shard state";
 const MAGIC: &[u8; 8] = b"DURSTATE";
-const VERSION: u32 = 1;
+const VERSION: u32 = 2;
+/// Of archives whose snapshots knew no times of remembered batches.
+const WITHOUT_BATCH_TIMES: u32 = 1;
 const CRC_LEN: usize = 4;
 /// A stream with names of one character and nothing in its lists.
 const SMALLEST_STREAM: usize = 69;
@@ -82,16 +86,16 @@ impl ShardState {
             return Err(DecodeError::Checksum { what: WHAT, stored, computed });
         }
         let version = reader.u32()?;
-        if version != VERSION {
+        if !(WITHOUT_BATCH_TIMES..=VERSION).contains(&version) {
             return Err(DecodeError::Version { what: WHAT, found: version, supported: VERSION });
         }
-        let state = decode_body(&mut reader)?;
+        let state = decode_body(&mut reader, version)?;
         reader.finish()?;
         Ok(state)
     }
 }
 
-fn decode_body(reader: &mut Reader<'_>) -> Result<ShardState, DecodeError> {
+fn decode_body(reader: &mut Reader<'_>, version: u32) -> Result<ShardState, DecodeError> {
     let mut state = ShardState::new(ShardId::new(reader.u16()?));
     state.applied = reader
         .option(|reader| Ok(EntryId { index: Index::new(reader.u64()?), term: Term::new(reader.u64()?) }))?;
@@ -113,7 +117,7 @@ fn decode_body(reader: &mut Reader<'_>) -> Result<ShardState, DecodeError> {
             .into_iter()
             .collect();
     let streams = ascending(reader, SMALLEST_STREAM, |reader| {
-        Ok((StreamId::new(reader.u64()?), decode_stream(reader)?))
+        Ok((StreamId::new(reader.u64()?), decode_stream(reader, version)?))
     })?;
     for (id, stream) in &streams {
         let names = state.names.entry(stream.tenant.clone()).or_default();
@@ -178,12 +182,12 @@ fn encode_stream(stream: &Stream, out: &mut Writer) {
         out.u64(id.get()).u16(producer.epoch).u64(producer.last_seen.as_micros());
         out.u8(u8::try_from(producer.batches.len()).expect("at most REMEMBERED_BATCHES are kept"));
         for batch in &producer.batches {
-            out.u32(batch.sequence).u32(batch.records).u64(batch.base.get());
+            out.u32(batch.sequence).u32(batch.records).u64(batch.base.get()).u64(batch.time.as_micros());
         }
     }
 }
 
-fn decode_stream(reader: &mut Reader<'_>) -> Result<Stream, DecodeError> {
+fn decode_stream(reader: &mut Reader<'_>, version: u32) -> Result<Stream, DecodeError> {
     let tenant = name(reader, TenantName::parse)?;
     let stream_name = name(reader, StreamName::parse)?;
     let config = StreamConfig::decode(reader)?;
@@ -205,14 +209,15 @@ fn decode_stream(reader: &mut Reader<'_>) -> Result<Stream, DecodeError> {
     if stream.cursors.values().any(|cursor| cursor.offset > stream.next) {
         return reader.invalid(format!("a cursor of stream {} is beyond its tail", stream.name));
     }
-    stream.producers =
-        ascending(reader, 35, |reader| Ok((ProducerId::new(reader.u64()?), decode_producer(reader)?)))?
-            .into_iter()
-            .collect();
+    stream.producers = ascending(reader, 35, |reader| {
+        Ok((ProducerId::new(reader.u64()?), decode_producer(reader, version)?))
+    })?
+    .into_iter()
+    .collect();
     Ok(stream)
 }
 
-fn decode_producer(reader: &mut Reader<'_>) -> Result<ProducerState, DecodeError> {
+fn decode_producer(reader: &mut Reader<'_>, version: u32) -> Result<ProducerState, DecodeError> {
     let epoch = reader.u16()?;
     let last_seen = time(reader)?;
     let count = usize::from(reader.u8()?);
@@ -221,8 +226,9 @@ fn decode_producer(reader: &mut Reader<'_>) -> Result<ProducerState, DecodeError
     }
     let mut batches = VecDeque::with_capacity(REMEMBERED_BATCHES);
     for _ in 0..count {
-        let (sequence, records) = (reader.u32()?, reader.u32()?);
-        batches.push_back(RememberedBatch { sequence, records, base: Offset::new(reader.u64()?) });
+        let (sequence, records, base) = (reader.u32()?, reader.u32()?, Offset::new(reader.u64()?));
+        let time = if version == WITHOUT_BATCH_TIMES { last_seen } else { time(reader)? };
+        batches.push_back(RememberedBatch { sequence, records, base, time });
     }
     Ok(ProducerState { epoch, last_seen, batches })
 }

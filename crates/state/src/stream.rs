@@ -50,6 +50,8 @@ pub struct RememberedBatch {
     pub sequence: u32,
     pub records: u32,
     pub base: Offset,
+    /// When it was appended.
+    pub time: HybridTime,
 }
 
 impl Stream {

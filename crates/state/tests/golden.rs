@@ -126,6 +126,28 @@ fn states_are_the_golden_ones() {
     }
 }
 
+/// Archives hold snapshots of the version before: they know no times of remembered batches.
+#[test]
+fn a_state_of_version_1_is_read_with_the_times_that_it_has() {
+    let file = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/golden/state-data-v1.bin");
+    let bytes = std::fs::read(file).unwrap();
+    let before = assert_resists_damage(&bytes, ShardState::decode);
+    let now = data_shard();
+    assert_eq!(before.chain(), now.chain(), "they come from the same entries");
+    for (id, stream) in now.streams() {
+        let old = before.stream(id).unwrap();
+        for (producer, known) in &stream.producers {
+            let old = &old.producers[producer];
+            assert_eq!((old.epoch, old.last_seen), (known.epoch, known.last_seen));
+            for (old, new) in old.batches.iter().zip(&known.batches) {
+                assert_eq!((old.sequence, old.records, old.base), (new.sequence, new.records, new.base));
+                assert_eq!(old.time, known.last_seen);
+                assert!(new.time <= known.last_seen);
+            }
+        }
+    }
+}
+
 /// The entries in the golden files of `duramen-types`, in the order of their names, which is that of their log.
 fn golden_log() -> Vec<Entry> {
     let directory = Path::new(env!("CARGO_MANIFEST_DIR")).join("../types/tests/golden");

@@ -306,18 +306,18 @@ fn unknown(stream: &StreamRef, what: &str) -> Error {
 }
 
 fn appended(stream: &StreamRef, outcome: &Outcome, records: u32) -> Result<Appended> {
-    let ack = |first: Offset, duplicate| Appended {
+    let ack = |first: Offset, time, duplicate| Appended {
         first,
         next: first.plus(u64::from(records)),
-        time: outcome.applied.time,
+        time,
         term: outcome.id.term,
         // With one voter, fsynced here is fsynced on a majority: the entry was committed before it was applied.
         provisional: false,
         duplicate,
     };
     match outcome.applied.batches.get(outcome.item) {
-        Some(BatchOutcome::Appended { base }) => Ok(ack(*base, false)),
-        Some(BatchOutcome::Duplicate { base }) => Ok(ack(*base, true)),
+        Some(BatchOutcome::Appended { base }) => Ok(ack(*base, outcome.applied.time, false)),
+        Some(BatchOutcome::Duplicate { base, time }) => Ok(ack(*base, *time, true)),
         Some(BatchOutcome::Rejected(rejection)) => Err(rejected(stream, rejection)),
         Some(BatchOutcome::Rescued { .. }) | None => {
             Err(Error::new(Code::Internal, format!("append to {stream}: its entry carries no such batch")))

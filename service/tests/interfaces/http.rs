@@ -157,9 +157,12 @@ async fn tenants_producers_and_restore_points_have_their_places() {
         let stamp = format!("{}:0:0", producer["producer_id"]);
         client.post(node.stream("s/records")).header("duramen-producer", stamp).body("once")
     };
-    assert_eq!(expect(append(), StatusCode::OK).await["duplicate"], false);
+    let first = expect(append(), StatusCode::OK).await;
+    assert_eq!(first["duplicate"], false);
     let again = expect(append(), StatusCode::OK).await;
     assert_eq!((&again["duplicate"], &again["next_offset"]), (&json!(true), &json!(1)));
+    assert!(first["time"].is_number());
+    assert_eq!(again["time"], first["time"], "a repetition gets the first answer");
 
     let points = node.url("/v1/restore-points");
     let point = expect(client.post(&points).json(&json!({"name": "before"})), StatusCode::CREATED).await;

@@ -95,7 +95,7 @@ impl From<&BatchOutcome> for Fate {
     fn from(outcome: &BatchOutcome) -> Self {
         match outcome {
             BatchOutcome::Appended { base } => Self::Appended { base: *base },
-            BatchOutcome::Duplicate { base } => Self::Duplicate { base: *base },
+            BatchOutcome::Duplicate { base, .. } => Self::Duplicate { base: *base },
             BatchOutcome::Rejected(rejection) => Self::Rejected(RejectionCode::of(rejection)),
             BatchOutcome::Rescued { stream, base } => Self::Rescued { stream: *stream, base: *base },
         }

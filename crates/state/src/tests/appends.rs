@@ -1,6 +1,8 @@
 use std::time::Duration;
 
-use duramen_types::{BatchHeader, ControlOp, EntryBody, FencingToken, Offset, ProducerId, StreamId};
+use duramen_types::{
+    BatchHeader, ControlOp, EntryBody, FencingToken, HybridTime, Offset, ProducerId, StreamId,
+};
 
 use super::{Feed, header, produced};
 use crate::{
@@ -12,8 +14,8 @@ fn appended(base: u64) -> BatchOutcome {
     BatchOutcome::Appended { base: Offset::new(base) }
 }
 
-fn duplicate(base: u64) -> BatchOutcome {
-    BatchOutcome::Duplicate { base: Offset::new(base) }
+fn duplicate(base: u64, time: HybridTime) -> BatchOutcome {
+    BatchOutcome::Duplicate { base: Offset::new(base), time }
 }
 
 fn out_of_order(found: u32, expected: u32) -> BatchOutcome {
@@ -60,7 +62,8 @@ fn a_repeated_conditional_append_gets_its_first_answer() {
     let stream = feed.create("a");
     let batch = BatchHeader { match_offset: Some(Offset::ZERO), ..produced(stream, 2, 9, 0, 0) };
     assert_eq!(feed.append(batch.clone()), appended(0));
-    assert_eq!(feed.append(batch), duplicate(0));
+    let first = feed.state.time();
+    assert_eq!(feed.append(batch), duplicate(0, first));
 }
 
 #[test]
@@ -71,8 +74,9 @@ fn a_repeated_append_gets_its_first_answer_from_behind_a_new_fencing_token() {
     let by_old =
         |sequence| BatchHeader { fencing_token: token("old"), ..produced(stream, 2, 9, 0, sequence) };
     assert_eq!(feed.append(by_old(0)), appended(0));
+    let first = feed.state.time();
     set_token(&mut feed, stream, token("old"), token("new"));
-    assert_eq!(feed.append(by_old(0)), duplicate(0), "its records are in the stream, whoever holds it now");
+    assert_eq!(feed.append(by_old(0)), duplicate(0, first), "its records are in the stream");
     let fenced = BatchOutcome::Rejected(Rejection::Fenced { current: token("new") });
     assert_eq!(feed.append(by_old(2)), fenced);
     assert_eq!(feed.append(header(stream, 1)), fenced);
@@ -102,12 +106,14 @@ fn a_refused_batch_uses_up_no_sequence_number() {
 fn the_last_five_batches_of_a_producer_are_remembered() {
     let mut feed = Feed::new();
     let stream = feed.create("a");
+    let mut times = Vec::new();
     for sequence in 0..6 {
         assert_eq!(feed.append(produced(stream, 1, 9, 0, sequence)), appended(sequence.into()));
+        times.push(feed.state.time());
     }
     assert_eq!(feed.append(produced(stream, 1, 9, 0, 0)), out_of_order(0, 6));
-    for sequence in 1..6 {
-        assert_eq!(feed.append(produced(stream, 1, 9, 0, sequence)), duplicate(sequence.into()));
+    for (sequence, time) in (0..6).zip(times).skip(1) {
+        assert_eq!(feed.append(produced(stream, 1, 9, 0, sequence)), duplicate(sequence.into(), time));
     }
     assert_eq!(
         feed.append(produced(stream, 2, 9, 0, 5)),
@@ -125,8 +131,9 @@ fn sequence_numbers_wrap_at_31_bits() {
     assert_eq!(feed.append(produced(stream, 1, 9, 0, 1 << 31)), out_of_order(1 << 31, last));
     // From 2^31 - 1 through 2: Kafka counts ..., 2147483647, 0, 1.
     assert_eq!(feed.append(produced(stream, 3, 9, 0, last)), appended(last.into()));
+    let first = feed.state.time();
     assert_eq!(feed.append(produced(stream, 1, 9, 0, 2)), appended(u64::from(last) + 3));
-    assert_eq!(feed.append(produced(stream, 3, 9, 0, last)), duplicate(last.into()));
+    assert_eq!(feed.append(produced(stream, 3, 9, 0, last)), duplicate(last.into(), first));
 }
 
 #[test]
@@ -161,7 +168,7 @@ fn a_producer_expires_by_entry_time_and_not_by_any_clock() {
     let append_at =
         |feed: &mut Feed, time, batch| feed.apply_at(time, EntryBody::Append(vec![batch])).batches.remove(0);
     let almost = seen.after(PRODUCER_EXPIRY - Duration::from_micros(1));
-    assert_eq!(append_at(&mut feed, almost, produced(stream, 1, 9, 2, 0)), duplicate(0));
+    assert_eq!(append_at(&mut feed, almost, produced(stream, 1, 9, 2, 0)), duplicate(0, seen));
     // A repetition is no sign of life.
     let expired = seen.after(PRODUCER_EXPIRY);
     let unknown = BatchOutcome::Rejected(Rejection::UnknownProducer(ProducerId::new(9)));
@@ -181,6 +188,7 @@ fn one_producer_too_many_makes_a_stream_forget_those_silent_longest() {
     for id in 0..2 {
         assert_eq!(feed.append(produced(stream, 1, id, 0, 1)), appended(most + id));
     }
+    let first = feed.state.time().before(Duration::from_micros(1));
     assert_eq!(feed.state.stream(stream).unwrap().producers.len(), MAX_PRODUCERS_PER_STREAM);
     assert_eq!(feed.append(produced(stream, 1, most, 0, 0)), appended(most + 2));
 
@@ -188,7 +196,7 @@ fn one_producer_too_many_makes_a_stream_forget_those_silent_longest() {
     let forgotten: Vec<_> = (0..=most).filter(|id| !known.contains_key(&ProducerId::new(*id))).collect();
     let lowest = 2 + u64::try_from(PRODUCERS_FORGOTTEN_AT_ONCE).unwrap();
     assert_eq!(forgotten, (2..lowest).collect::<Vec<_>>(), "of those seen together, the lowest ids go");
-    assert_eq!(feed.append(produced(stream, 1, 0, 0, 1)), duplicate(most));
+    assert_eq!(feed.append(produced(stream, 1, 0, 0, 1)), duplicate(most, first));
 }
 
 #[test]

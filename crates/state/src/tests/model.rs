@@ -79,7 +79,10 @@ impl ModelStream {
             for before in &known.batches {
                 let sequence = before.header.producer.unwrap().sequence;
                 if (sequence, before.header.records) == (producer.sequence, batch.records) {
-                    return BatchOutcome::Duplicate { base: Offset::new(before.base) };
+                    return BatchOutcome::Duplicate {
+                        base: Offset::new(before.base),
+                        time: HybridTime::from_micros(before.time),
+                    };
                 }
             }
         }
@@ -191,7 +194,13 @@ impl Model {
             return vec![BatchOutcome::Rejected(Rejection::UnknownStream(of)); batches.len()];
         };
         if in_log || came_before {
-            return vec![BatchOutcome::Duplicate { base: Offset::new(found.tail()) }; batches.len()];
+            return vec![
+                BatchOutcome::Duplicate {
+                    base: Offset::new(found.tail()),
+                    time: HybridTime::from_micros(now),
+                };
+                batches.len()
+            ];
         }
         let own_tail = found.config.rescue == Some(RescuePolicy::Append);
         let target = if own_tail || found.name.as_str().ends_with("~rescued") {

@@ -20,8 +20,8 @@ fn rescued(stream: StreamId, base: u64) -> BatchOutcome {
     BatchOutcome::Rescued { stream, base: Offset::new(base) }
 }
 
-fn nothing_taken(tail: u64) -> BatchOutcome {
-    BatchOutcome::Duplicate { base: Offset::new(tail) }
+fn nothing_taken(feed: &Feed, tail: u64) -> BatchOutcome {
+    BatchOutcome::Duplicate { base: Offset::new(tail), time: feed.state.time() }
 }
 
 fn unknown(stream: StreamId) -> BatchOutcome {
@@ -73,7 +73,10 @@ fn a_stream_with_the_policy_append_takes_it_at_its_own_tail() {
     feed.append(header(stream, 3));
     feed.term = Term::new(4);
     assert_eq!(rescue(&mut feed, stream, 1, 100, &[2, 3]), [appended(3), appended(5)]);
-    assert_eq!(rescue(&mut feed, stream, 1, 100, &[2, 3]), [nothing_taken(8), nothing_taken(8)]);
+    assert_eq!(
+        rescue(&mut feed, stream, 1, 100, &[2, 3]),
+        [nothing_taken(&feed, 8), nothing_taken(&feed, 8)]
+    );
     assert!(named(&feed.state, "a~rescued").is_none());
     configure(&mut feed, stream, StreamConfig::default());
     let created = next(&feed);
@@ -117,8 +120,8 @@ fn an_origin_with_batches_of_two_streams_is_rescued_of_both() {
     assert_eq!(rescue(&mut feed, one, 1, 100, &[2, 3]), [rescued(of_one, 0), rescued(of_one, 2)]);
     let of_other = next(&feed);
     assert_eq!(rescue(&mut feed, other, 1, 100, &[4]), [rescued(of_other, 0)]);
-    assert_eq!(rescue(&mut feed, one, 1, 100, &[2, 3]), [nothing_taken(0), nothing_taken(0)]);
-    assert_eq!(rescue(&mut feed, other, 1, 100, &[4]), [nothing_taken(0)]);
+    assert_eq!(rescue(&mut feed, one, 1, 100, &[2, 3]), [nothing_taken(&feed, 0), nothing_taken(&feed, 0)]);
+    assert_eq!(rescue(&mut feed, other, 1, 100, &[4]), [nothing_taken(&feed, 0)]);
     assert_eq!(rescue(&mut feed, one, 1, 101, &[1]), [rescued(of_one, 5)]);
 }
 
@@ -129,8 +132,8 @@ fn what_the_log_holds_is_not_rescued() {
     feed.append(header(stream, 1));
     feed.term = Term::new(2);
     feed.append(header(stream, 1));
-    assert_eq!(rescue(&mut feed, stream, 1, 2, &[1]), [nothing_taken(2)]);
-    assert_eq!(rescue(&mut feed, stream, 2, 3, &[1]), [nothing_taken(2)]);
+    assert_eq!(rescue(&mut feed, stream, 1, 2, &[1]), [nothing_taken(&feed, 2)]);
+    assert_eq!(rescue(&mut feed, stream, 2, 3, &[1]), [nothing_taken(&feed, 2)]);
     assert!(named(&feed.state, "a~rescued").is_none(), "nothing was created for nothing");
     let created = next(&feed);
     let taken = rescue(&mut feed, stream, 1, 3, &[1]);
@@ -193,7 +196,11 @@ fn a_rescued_stream_that_was_deleted_is_created_again_when_it_is_needed() {
     let first = next(&feed);
     assert_eq!(rescue(&mut feed, stream, 1, 100, &[2]), [rescued(first, 0)]);
     delete(&mut feed, first);
-    assert_eq!(rescue(&mut feed, stream, 1, 100, &[2]), [nothing_taken(0)], "what was deleted stays deleted");
+    assert_eq!(
+        rescue(&mut feed, stream, 1, 100, &[2]),
+        [nothing_taken(&feed, 0)],
+        "what was deleted stays deleted"
+    );
     assert!(named(&feed.state, "a~rescued").is_none());
     let second = next(&feed);
     assert_eq!(rescue(&mut feed, stream, 1, 101, &[2]), [rescued(second, 0)]);
