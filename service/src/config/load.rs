@@ -98,9 +98,13 @@ impl Loaded {
         if let Some((path, text)) = &layers.file {
             loading.file(path, text);
         }
-        for (name, value) in &layers.environment {
-            if let Some(key) = key_of_variable(name) {
-                loading.set(Source::Environment(name.clone()), &key, value);
+        let (short, long): (Vec<_>, Vec<_>) =
+            layers.environment.iter().partition(|(name, _)| SHORT_VARIABLES.iter().any(|(of, _)| of == name));
+        // The name that is made like all others is the stronger one.
+        for (name, value) in short.into_iter().chain(long) {
+            match key_of_variable(name) {
+                Some(key) => loading.set(Source::Environment(name.clone()), &key, value),
+                None => loading.almost_a_setting(name),
             }
         }
         for (flag, key, value) in &layers.flags {
@@ -110,8 +114,15 @@ impl Loaded {
     }
 }
 
-/// `DURAMEN_WAL__SEGMENT_SIZE` is `wal.segment_size`; variables without a double underscore are not settings.
+/// What the other programs call by a shorter name.
+const SHORT_VARIABLES: [(&str, &str); 2] =
+    [("DURAMEN_ARCHIVE", "archive.url"), ("DURAMEN_BRANCH", "archive.branch")];
+
+/// `DURAMEN_WAL__SEGMENT_SIZE` is `wal.segment_size`; but for two, variables without a double underscore are no settings.
 fn key_of_variable(name: &str) -> Option<String> {
+    if let Some((_, key)) = SHORT_VARIABLES.iter().find(|(short, _)| *short == name) {
+        return Some((*key).to_owned());
+    }
     let (section, key) = name.strip_prefix(PREFIX)?.split_once("__")?;
     Some(format!("{}.{}", section.to_ascii_lowercase(), key.to_ascii_lowercase()))
 }
@@ -125,6 +136,22 @@ struct Loading {
 impl Loading {
     fn report(&mut self, at: Source, key: &str, message: impl Into<String>) {
         self.problems.push(Problem { at, key: key.to_owned(), message: message.into() });
+    }
+
+    /// Reports a variable that would be a setting with another underscore: a node must not start without what somebody
+    /// meant to set.
+    fn almost_a_setting(&mut self, name: &str) {
+        let Some(rest) = name.strip_prefix(PREFIX) else { return };
+        let meant = self.config.settings().into_iter().find_map(|setting| {
+            let (section, key) = super::split(setting.key);
+            let (section, key) = (section.to_uppercase(), key.to_uppercase());
+            (rest.eq_ignore_ascii_case(&format!("{section}_{key}")))
+                .then(|| (setting.key, format!("{PREFIX}{section}__{key}")))
+        });
+        if let Some((key, meant)) = meant {
+            let message = format!("is not read: the variable is {meant}, with two underscores");
+            self.report(Source::Environment(name.to_owned()), key, message);
+        }
     }
 
     /// Takes a value given as text.

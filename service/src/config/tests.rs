@@ -95,6 +95,27 @@ fn a_later_layer_wins_and_its_origin_is_shown() {
 }
 
 #[test]
+fn the_variables_of_the_other_programs_set_the_archive() {
+    let environment = [("DURAMEN_BRANCH", "trial"), ("DURAMEN_ARCHIVE", "file:///there")];
+    let mut layers = Layers { environment: pairs(&environment), ..Layers::default() };
+    let loaded = Loaded::from_layers(&layers).unwrap();
+    assert_eq!(loaded.config.archive.url.as_deref(), Some("file:///there"));
+    assert_eq!(loaded.source("archive.branch"), &Source::Environment("DURAMEN_BRANCH".to_owned()));
+    // Whatever the order of the environment is.
+    layers.environment.insert(0, ("DURAMEN_ARCHIVE__URL".into(), "file:///here".into()));
+    let loaded = Loaded::from_layers(&layers).unwrap();
+    assert_eq!(loaded.config.archive.url.as_deref(), Some("file:///here"));
+}
+
+#[test]
+fn a_variable_that_lacks_an_underscore_is_not_passed_over() {
+    let environment = [("DURAMEN_ARCHIVE_URL", "file:///there"), ("DURAMEN_POWER_CUTS", "3")];
+    let layers = Layers { environment: pairs(&environment), ..Layers::default() };
+    let expected = "DURAMEN_ARCHIVE_URL: archive.url: is not read: the variable is DURAMEN_ARCHIVE__URL, with two underscores";
+    assert_eq!(problems(&layers), [expected]);
+}
+
+#[test]
 fn what_is_shown_can_be_read_back() {
     let flags = vec![
         ("--archive".into(), "archive.url".into(), "s3://bucket/pre \"fix\"".into()),

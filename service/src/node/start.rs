@@ -356,7 +356,13 @@ async fn bind(
     let Some(url) = &config.archive.url else {
         return match wanted.archive {
             Some(archive) => Err(StartError::NeedsArchive(archive)),
-            None => Ok((directory.bind(&wanted)?, None)),
+            None => {
+                tracing::warn!(
+                    "no archive is configured: what is appended is on this machine's disk only. Set archive.url, \
+                     --archive or DURAMEN_ARCHIVE to keep a copy"
+                );
+                Ok((directory.bind(&wanted)?, None))
+            }
         };
     };
     let store = match store {
