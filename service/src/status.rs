@@ -77,8 +77,10 @@ pub struct DiskStatus {
 pub struct ArchiveStatus {
     pub url: String,
     pub branch: String,
+    /// Nothing fails, as far as is known.
     pub reachable: bool,
-    pub last_error: Option<String>,
+    /// What fails now, and is tried again.
+    pub troubles: Vec<ArchiveTrouble>,
     /// Entries committed and not yet archived, over all shards.
     pub lag_entries: u64,
     pub lag_bytes: u64,
@@ -87,6 +89,16 @@ pub struct ArchiveStatus {
     /// Every shard is closed through this hybrid time (microseconds since 1970): `--latest` restores to here.
     pub closed_through: Option<u64>,
     pub shards: Vec<ArchivedShard>,
+}
+
+/// A part of archiving that fails.
+#[derive(Debug, Clone, Serialize, ToSchema)]
+pub struct ArchiveTrouble {
+    /// `opening`, `store`, `closing`, `shard 2`, `snapshot of shard 2`, `local retention of shard 2`.
+    pub part: String,
+    pub message: String,
+    /// When it first failed since it last succeeded (microseconds since 1970).
+    pub since: u64,
 }
 
 #[derive(Debug, Clone, Serialize, ToSchema)]

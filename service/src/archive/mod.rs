@@ -7,6 +7,7 @@ mod schedule;
 mod status;
 #[cfg(test)]
 mod tests;
+mod trouble;
 
 use std::ops::Range;
 use std::path::PathBuf;
@@ -114,7 +115,9 @@ struct Shared {
     activity: Notify,
     /// Cancelled when the tasks are to end.
     stopping: CancellationToken,
-    last_error: Mutex<Option<String>>,
+    troubles: trouble::Troubles,
+    /// When the store was last asked whether it answers; monotonic.
+    probed: tokio::sync::Mutex<Option<Duration>>,
     closed_through: Mutex<Option<HybridTime>>,
     /// The time of the closed object that the node wrote last: the next one names it.
     last_closed: Mutex<Option<HybridTime>>,
@@ -152,12 +155,13 @@ impl ArchiveTask {
             wal,
             pending: shards.iter().map(|_| Pending::default()).collect(),
             shards,
+            troubles: trouble::Troubles::new(Arc::clone(&clock)),
+            probed: tokio::sync::Mutex::new(None),
             clock,
             metrics,
             opened: watch::Sender::new(None),
             activity: Notify::new(),
             stopping: CancellationToken::new(),
-            last_error: Mutex::new(None),
             closed_through: Mutex::new(None),
             last_closed: Mutex::new(None),
             rounds: tokio::sync::Mutex::new(()),
@@ -195,8 +199,7 @@ impl ArchiveTask {
         match tokio::time::timeout(FLUSH_TIMEOUT, self.shared.round(&opened)).await {
             Ok(true) => Ok(()),
             _ => {
-                let why =
-                    self.shared.last_error.lock().clone().unwrap_or_else(|| "it takes too long".to_owned());
+                let why = self.shared.troubles.sentence().unwrap_or_else(|| "it takes too long".to_owned());
                 let message =
                     format!("the archive at {} could not be flushed: {why}; it goes on trying", self.url());
                 Err(Error::new(Code::Unavailable, message))
@@ -370,12 +373,17 @@ impl ArchiveTask {
         let opened = self.opened().await?;
         let view = self.view(&opened, shard).await?;
         let history = &opened.history;
-        // The first look may have far to go; the store bounds its requests, and nobody waits for this.
-        let found = match known {
-            Some(known) => history.forward_to_bytes(&view, stream, known, behind.offset, bytes).await,
-            None => history.back_to_bytes(&view, stream, begin, behind, bytes).await,
+        let find = async {
+            match known {
+                Some(known) => history.forward_to_bytes(&view, stream, known, behind.offset, bytes).await,
+                None => history.back_to_bytes(&view, stream, begin, behind, bytes).await,
+            }
         };
-        found.map_err(|error| archive_error(&error))
+        // The first look may have far to go, in the background: only each of its requests is bounded.
+        tokio::select! {
+            found = find => found.map_err(|error| archive_error(&error)),
+            () = self.shared.stopping.cancelled() => Err(self.no_answer()),
+        }
     }
 
     /// The opened archive; waits for a moment where the node has only just started.
@@ -387,7 +395,7 @@ impl ArchiveTask {
         {
             return Ok(Arc::clone(opened));
         }
-        let why = self.shared.last_error.lock().clone().unwrap_or_else(|| "it is being opened".to_owned());
+        let why = self.shared.troubles.sentence().unwrap_or_else(|| "it is being opened".to_owned());
         Err(Error::new(Code::Unavailable, format!("the archive at {} is not open: {why}", self.url())))
     }
 }

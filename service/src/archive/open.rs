@@ -14,6 +14,7 @@ use duramen_archiver::ShardArchiver;
 use duramen_types::{ArchiveId, BranchName, ClusterId, Compression};
 use tokio::sync::Semaphore;
 
+use super::trouble::Part;
 use super::{Opened, Shared};
 use crate::config;
 
@@ -81,14 +82,14 @@ impl Shared {
         loop {
             match self.try_open().await {
                 Ok(opened) => {
-                    *self.last_error.lock() = None;
+                    self.troubles.clear(Part::Opening);
                     let opened = Arc::new(opened);
                     self.opened.send_replace(Some(Arc::clone(&opened)));
                     return opened;
                 }
                 Err(error) => {
                     tracing::error!(%error, "the archive can't be opened; trying again in {pause:?}");
-                    *self.last_error.lock() = Some(error);
+                    self.troubles.set(Part::Opening, error);
                     tokio::time::sleep(pause).await;
                     pause = (pause * 2).min(LONGEST_PAUSE);
                 }

@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use duramen_types::{EntryId, Index, ShardId};
 use duramen_wal::SegmentInfo;
 
+use super::trouble::Part;
 use super::{Opened, Shared};
 
 impl Shared {
@@ -13,16 +14,21 @@ impl Shared {
     /// Nothing goes before the manifest that names it was read back from the store.
     pub(super) async fn retain(&self, opened: &Opened) {
         self.unpin(opened).await;
-        for (shard, end) in self.disposable() {
-            let Some(handle) = self.shards.get(usize::from(shard.get())) else { continue };
-            let Some(archiver) = opened.archivers.get(usize::from(shard.get())) else { continue };
+        let disposable = self.disposable();
+        for (handle, archiver) in self.shards.iter().zip(&opened.archivers) {
+            let (shard, part) = (handle.id, Part::Retention(handle.id));
+            let Some(end) = disposable.get(&shard).copied() else {
+                self.troubles.clear(part);
+                continue;
+            };
             let confirmed = match archiver.lock().await.confirm().await {
                 Ok(confirmed) => confirmed,
                 Err(error) => {
-                    self.failed(&error.to_string());
+                    self.failed(part, error.to_string());
                     continue;
                 }
             };
+            self.succeeded(part);
             let end = end.min(confirmed);
             let Some(last) = end.previous() else { continue };
             if self.wal.log_state(shard).purged.is_some_and(|purged| purged.index >= last) {

@@ -15,6 +15,7 @@ use futures::future::join_all;
 use tokio::sync::oneshot;
 use tokio::task::JoinSet;
 
+use super::trouble::Part;
 use super::{Opened, Shared, archived, schedule};
 use crate::shard::{Job, Shard, Waiting};
 
@@ -121,18 +122,17 @@ impl Shared {
         let closed = Closed::new(self.settings.node, items, previous);
         match closed.write(&self.store, &self.settings.branch).await {
             Ok(()) => {
+                self.succeeded(Part::Closing);
                 let mut last = self.last_closed.lock();
                 *last = (*last).max(Some(closed.time));
                 drop(last);
                 if all {
-                    // Also where nothing was left to cut: an idle node is not failing for what went wrong before.
-                    *self.last_error.lock() = None;
                     *self.closed_through.lock() = closed.shards.iter().map(|item| item.closed).min();
                 }
                 all
             }
             Err(error) => {
-                self.failed(&error.to_string());
+                self.failed(Part::Closing, error.to_string());
                 false
             }
         }
@@ -158,11 +158,14 @@ impl Shared {
             return false;
         }
         let mut archiver = archiver.lock().await;
+        let part = Part::Shard(shard.id);
         let mut pause = FIRST_RETRY;
         loop {
             let progress = shard.view.progress();
             let wanted = if force { through } else { progress.user_end.min(through) };
             if wanted <= archiver.end() {
+                // Nothing is left of what went wrong before.
+                self.troubles.clear(part);
                 return true;
             }
             let begun = self.clock.wall().monotonic();
@@ -174,7 +177,7 @@ impl Shared {
                     pending.bytes.store(progress.bytes, Ordering::Relaxed);
                     let behind = shard.view.progress().user_end > archiver.end();
                     *pending.since.lock() = behind.then(|| self.clock.wall().monotonic());
-                    *self.last_error.lock() = None;
+                    self.succeeded(part);
                     tracing::debug!(
                         shard = %shard.id, end = %archiver.end(), segments = cut.segments, bytes = cut.bytes,
                         "archived"
@@ -182,7 +185,7 @@ impl Shared {
                     return true;
                 }
                 Err(error) => {
-                    self.failed(&error.to_string());
+                    self.failed(part, error.to_string());
                     // After a lost race, or a commit of unknown outcome, only the store knows where the history ends.
                     if !self.reopen(opened, shard, &mut archiver).await && !error.is_retryable() {
                         return false;
@@ -217,7 +220,7 @@ impl Shared {
                 true
             }
             Err(error) => {
-                self.failed(&error.to_string());
+                self.failed(Part::Shard(shard.id), error.to_string());
                 error.is_retryable()
             }
         }
@@ -233,10 +236,16 @@ impl Shared {
         shard.map_or(end, |shard| shard.view.progress().user_end)
     }
 
-    pub(super) fn failed(&self, error: &str) {
+    pub(super) fn failed(&self, part: Part, error: String) {
         self.metrics.upload_failed();
-        tracing::error!(error, "archiving failed; it is tried again");
-        *self.last_error.lock() = Some(error.to_owned());
+        tracing::error!(%part, error, "archiving failed; it is tried again");
+        self.troubles.set(part, error);
+    }
+
+    /// Notes that the store took what `part` wrote.
+    pub(super) fn succeeded(&self, part: Part) {
+        self.troubles.clear(part);
+        self.troubles.clear(Part::Store);
     }
 }
 

@@ -6,6 +6,7 @@ use duramen_archive::{Depth, Verdict};
 use duramen_types::HybridTime;
 use tokio_cron_scheduler::{Job, JobScheduler, JobSchedulerError};
 
+use super::trouble::Part;
 use super::{Opened, Shared};
 
 /// What the runs so far came to.
@@ -25,7 +26,7 @@ pub(super) async fn run(shared: Arc<Shared>, opened: Arc<Opened>) {
     shared.look_at_verification().await;
     if let Err(error) = follow(&shared, &opened).await {
         tracing::error!(%error, "snapshots can't be scheduled");
-        *shared.last_error.lock() = Some(error.to_string());
+        shared.troubles.set(Part::Schedule, error.to_string());
     }
 }
 
@@ -74,13 +75,19 @@ impl Shared {
         for archiver in &opened.archivers {
             let mut archiver = archiver.lock().await;
             let changed = archiver.last_snapshot().is_none_or(|last| last < archiver.boundary().user_end());
-            if changed && let Err(error) = archiver.snapshot().await {
-                self.failed(&error.to_string());
-                complete = false;
+            if !changed {
+                continue;
+            }
+            let part = Part::Snapshots(archiver.shard());
+            match archiver.snapshot().await {
+                Ok(_) => self.succeeded(part),
+                Err(error) => {
+                    self.failed(part, error.to_string());
+                    complete = false;
+                }
             }
         }
         if complete {
-            *self.last_error.lock() = None;
             self.schedule.lock().snapshots = Some(self.clock.wall().now());
         }
     }

@@ -24,7 +24,7 @@ impl ArchiveTask {
         let (cache_hits, cache_misses) = opened.as_ref().map_or((0, 0), |o| o.history.cache().lookups());
         let schedule = shared.schedule.lock().clone();
         observed.archive(&ArchiveUse {
-            failing: opened.is_none() || shared.last_error.lock().is_some(),
+            failing: opened.is_none() || !shared.troubles.is_empty(),
             segment_age_seconds: shared.settings.archive.segment_age.as_secs_f64(),
             recovery_window_seconds: shared.settings.archive.recovery_window.as_secs_f64(),
             closed_through: seconds(*shared.closed_through.lock()),
@@ -43,7 +43,6 @@ impl ArchiveTask {
 impl Shared {
     fn status(&self) -> ArchiveStatus {
         let opened = self.opened.borrow().clone();
-        let last_error = self.last_error.lock().clone();
         let (mut entries, mut bytes, mut seconds) = (0u64, 0u64, 0f64);
         let mut shards = Vec::with_capacity(self.shards.len());
         for (shard, pending) in self.shards.iter().zip(&self.pending) {
@@ -73,8 +72,8 @@ impl Shared {
         ArchiveStatus {
             url: self.store.url().to_string(),
             branch: self.settings.branch.to_string(),
-            reachable: opened.is_some() && last_error.is_none(),
-            last_error,
+            reachable: opened.is_some() && self.troubles.is_empty(),
+            troubles: self.troubles.list(),
             lag_entries: entries,
             lag_bytes: bytes,
             lag_seconds: seconds,

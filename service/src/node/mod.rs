@@ -190,9 +190,11 @@ impl Node {
         })
     }
 
-    /// How far the archive is.
+    /// How far the archive is, and whether its store answers.
     pub async fn archive_status(&self) -> Result<crate::status::ArchiveStatus> {
-        Ok(self.archive()?.status())
+        let archive = self.archive()?;
+        archive.probe().await;
+        Ok(archive.status())
     }
 
     /// Proves what the store can do; the report has a line for each probe.

@@ -27,7 +27,12 @@ pub(super) async fn keep_gauges(node: Weak<Inner>) {
     }
     loop {
         let Some(inner) = node.upgrade() else { return };
-        Node(inner).set_gauges();
+        let node = Node(inner);
+        if let Some(archive) = &node.0.archive {
+            archive.probe_again().await;
+        }
+        node.set_gauges();
+        drop(node);
         tokio::time::sleep(GAUGES).await;
     }
 }
@@ -126,17 +131,11 @@ impl Node {
                 }
             }),
         ];
-        if let Some(status) = self.archive_status_now() {
-            checks.push(self.check("archive", || {
-                let late = status.lag_seconds > (self.settings().segment_age * LAG_FACTOR).as_secs_f64();
-                match (&status.last_error, late) {
-                    (Some(error), _) => (Condition::Degraded, format!("{} : {error}", status.url)),
-                    (None, true) => {
-                        (Condition::Degraded, format!("archiving is {:.1} s behind", status.lag_seconds))
-                    }
-                    (None, false) => (Condition::Ok, format!("{} is reachable", status.url)),
-                }
-            }));
+        if let Some(archive) = &self.0.archive {
+            let start = self.clock().wall().monotonic();
+            archive.probe().await;
+            let (condition, detail) = self.archiving(&archive.status());
+            checks.push(self.checked("archive", start, condition, detail));
         }
         let condition = checks.iter().map(|check| check.condition).max().unwrap_or(Condition::Ok);
         Health { condition, checks }
@@ -145,8 +144,27 @@ impl Node {
     fn check(&self, name: &'static str, run: impl FnOnce() -> (Condition, String)) -> Check {
         let start = self.clock().wall().monotonic();
         let (condition, detail) = run();
-        let took: Duration = self.clock().wall().monotonic().saturating_sub(start);
+        self.checked(name, start, condition, detail)
+    }
+
+    fn checked(&self, name: &'static str, start: Duration, condition: Condition, detail: String) -> Check {
+        let took = self.clock().wall().monotonic().saturating_sub(start);
         Check { name, condition, duration_seconds: took.as_secs_f64(), detail }
+    }
+
+    /// How archiving goes: trouble with it, or a lag, degrades a node and no more, as appends go on.
+    fn archiving(&self, status: &crate::status::ArchiveStatus) -> (Condition, String) {
+        let late = status.lag_seconds > (self.settings().segment_age * LAG_FACTOR).as_secs_f64();
+        match status.troubles.as_slice() {
+            [] if late => (Condition::Degraded, format!("archiving is {:.1} s behind", status.lag_seconds)),
+            [] => (Condition::Ok, format!("{} answers", status.url)),
+            [first, rest @ ..] => {
+                let more =
+                    if rest.is_empty() { String::new() } else { format!(" (and {} more)", rest.len()) };
+                let message = format!("{}: {}: {}{more}", status.url, first.part, first.message);
+                (Condition::Degraded, message)
+            }
+        }
     }
 
     /// Takes snapshots on another schedule from now on; nothing without an archive.

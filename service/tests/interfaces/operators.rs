@@ -23,6 +23,36 @@ async fn a_node_says_that_it_is_well_and_what_it_is() {
 }
 
 #[tokio::test]
+async fn an_idle_node_finds_out_that_its_store_is_gone_and_that_it_is_back() {
+    let mut archive = std::path::PathBuf::new();
+    let node = TestNode::start_with(|config| {
+        archive = config.archive.url.as_ref().unwrap().strip_prefix("file://").unwrap().into();
+    })
+    .await;
+    node.append("s", &["a"]).await;
+    expect(node.client.post(node.admin("/admin/archive/flush")), StatusCode::OK).await;
+    let away = archive.with_extension("away");
+    std::fs::rename(&archive, &away).unwrap();
+    // It has nothing to archive, so only asking tells.
+    let health = node.get(node.admin("/health")).await;
+    assert_eq!(health["condition"], "degraded", "{health}");
+    let check = health["checks"].as_array().unwrap().iter().find(|check| check["name"] == "archive").unwrap();
+    assert_eq!(check["condition"], "degraded", "{check}");
+    assert!(check["detail"].as_str().unwrap().contains("store: "), "{check}");
+    let status = node.get(node.admin("/admin/archive/status")).await;
+    assert_eq!((&status["reachable"], &status["troubles"][0]["part"]), (&json!(false), &json!("store")));
+    node.append("s", &["b"]).await;
+
+    std::fs::rename(&away, &archive).unwrap();
+    let deadline = std::time::Instant::now() + 3 * SOON;
+    while node.get(node.admin("/health")).await["condition"] != "ok" {
+        assert!(std::time::Instant::now() < deadline, "{}", node.get(node.admin("/health")).await);
+        tokio::time::sleep(std::time::Duration::from_millis(200)).await;
+    }
+    node.stop().await;
+}
+
+#[tokio::test]
 async fn the_archive_can_be_flushed_checked_and_snapshotted() {
     let node = TestNode::start().await;
     node.append("s", &["a"]).await;
