@@ -88,7 +88,8 @@ pub struct NodeDescription {
     pub shards: u16,
     /// When the directory was made.
     pub created: HybridTime,
-    /// The time of the cut at which the branch begins, if it has ancestors: whatever is stamped here is later.
+    /// Whatever is stamped here is later: than the cut at which the branch begins, if it has ancestors, and than what was
+    /// closed before the directory was repaired.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub cut: Option<HybridTime>,
 }
@@ -221,6 +222,16 @@ impl DataDir {
             self.write(NODE, &bound)?;
         }
         Ok(bound)
+    }
+
+    /// Has whatever is stamped here be later than `time`; durable when it returns. Only of a directory with a node.
+    pub fn stamp_after(&self, time: HybridTime) -> Result<(), Error> {
+        match self.node()? {
+            Some(node) if node.cut.is_none_or(|cut| cut < time) => {
+                self.write(NODE, &NodeDescription { cut: Some(time), ..node })
+            }
+            _ => Ok(()),
+        }
     }
 
     /// The restore that was started into the directory, if any.

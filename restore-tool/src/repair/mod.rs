@@ -18,7 +18,7 @@ use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use duramen_archive::{BranchView, HistoryPoint, Identity, Owner, Store};
+use duramen_archive::{BranchView, Closed, HistoryPoint, Identity, Owner, Store};
 use duramen_state::ShardState;
 use duramen_types::{BranchName, EntryBody, EntryHead, Index, ShardId};
 use duramen_wal::datadir::{DataDir, FORMAT_VERSION, NodeDescription, RestoreDescription};
@@ -221,6 +221,12 @@ pub async fn repair(store: &Store, data: &Path, options: &RepairOptions) -> Resu
     }
     if options.dry_run {
         return Ok(repair.report(false, None));
+    }
+    // The tick behind a closed time is not archived: if it was in what is lost here, a clock that is behind would stamp
+    // what comes next with a time for which the archive says that nothing more comes.
+    let view = BranchView::open(store, &branch).await?;
+    if let Some(closed) = Closed::last_of(&view, node.node).await? {
+        dir.stamp_after(closed)?;
     }
     let (staged, clock, random) = (data.join(STAGED), Arc::clone(store.clock()), store.random().clone());
     let (wal, with, node) = (dir.wal(), Arc::clone(disk), node.node);

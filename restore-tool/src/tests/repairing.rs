@@ -1,6 +1,7 @@
 use std::path::Path;
 use std::sync::Arc;
 
+use duramen_archive::Closed;
 use duramen_types::{Clock, Index, NodeId, SegmentId, ShardId};
 use duramen_wal::datadir::{DataDir, FORMAT_VERSION, NodeDescription};
 use duramen_wal::{Progress, RealDisk, Record, Wal, WalOptions};
@@ -117,6 +118,21 @@ async fn damage_below_the_archived_end_costs_nothing() {
     drop(opened);
     let again = repair(&world.store, dir.path(), &RepairOptions::default()).await.unwrap();
     assert!(again.sound);
+}
+
+#[tokio::test]
+async fn what_was_closed_stays_closed_though_its_tick_is_lost() {
+    let world = world().await;
+    let closed = Closed::last_of(&world.view, NodeId::new(1)).await.unwrap().unwrap();
+    let dir = tempfile::tempdir().unwrap();
+    node(&world, dir.path());
+    damage(dir.path(), 1, Index::new(2));
+    let cut = || DataDir::open(Arc::new(RealDisk), dir.path()).unwrap().node().unwrap().unwrap().cut;
+    let dry = RepairOptions { dry_run: true, ..RepairOptions::default() };
+    repair(&world.store, dir.path(), &dry).await.unwrap();
+    assert_eq!(cut(), None);
+    repair(&world.store, dir.path(), &RepairOptions::default()).await.unwrap();
+    assert_eq!(cut(), Some(closed));
 }
 
 #[tokio::test]

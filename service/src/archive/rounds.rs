@@ -115,9 +115,14 @@ impl Shared {
         let items =
             closed.iter().map(|(shard, end, time)| ClosedShard { shard: shard.id, end: *end, closed: *time });
         // An item whose shard could not be cut counts as soon as the archive reaches its end.
+        // A tick that a crash could take back closes nothing.
         let items: Vec<ClosedShard> = items
+            .filter(|item| self.wal.log_state(item.shard).flushed >= item.end)
             .map(|item| ClosedShard { end: item.end.min(self.user_end(item.shard, item.end)), ..item })
             .collect();
+        if items.is_empty() {
+            return false;
+        }
         let previous = *self.last_closed.lock();
         let closed = Closed::new(self.settings.node, items, previous);
         match closed.write(&self.store, &self.settings.branch).await {
