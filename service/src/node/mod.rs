@@ -1,6 +1,7 @@
 //! The node: its parts put together, and the operations that every interface calls.
 
 mod append;
+mod binding;
 mod catalogue;
 mod environment;
 mod operator;

@@ -1,0 +1,174 @@
+//! Whose a data directory is, and which archive and branch it is bound to.
+
+use std::sync::Arc;
+
+use duramen_archive::{Branch, BranchView, Identity, Owner, ProbeOutcome, Random, Store};
+use duramen_types::{BranchName, Clock, ClusterId, NodeId, ShardId};
+use duramen_wal::datadir::{DataDir, FORMAT_VERSION, NodeDescription};
+use tokio::sync::oneshot;
+
+use super::start::StartError;
+use crate::archive;
+use crate::config::{self, Config};
+use crate::shard::{Checkpoint, Surroundings, seed};
+
+/// The archive that a starting node is bound to.
+pub(super) struct Binding {
+    pub(super) store: Store,
+    pub(super) description: NodeDescription,
+    pub(super) branch: BranchName,
+}
+
+/// Makes sure whose the data directory is, and that its archive and branch are ours to write.
+pub(super) async fn bind(
+    config: &Config,
+    directory: &DataDir,
+    store: Option<Store>,
+    clock: &Arc<dyn Clock>,
+    random: &Random,
+) -> Result<(NodeDescription, Option<Binding>), StartError> {
+    let known = directory.node()?;
+    let node = NodeId::new(config.node.id);
+    let fresh = || NodeDescription {
+        format_version: FORMAT_VERSION,
+        node,
+        cluster: ClusterId::from_random(random.bytes16()),
+        archive: None,
+        branch: None,
+        shards: config.cluster.shards,
+        created: clock.now(),
+        cut: None,
+    };
+    let mut wanted = known.clone().unwrap_or_else(fresh);
+    wanted.node = node;
+    wanted.shards = config.cluster.shards;
+    let Some(url) = &config.archive.url else {
+        return match wanted.archive {
+            Some(archive) => Err(StartError::NeedsArchive(archive)),
+            None => {
+                tracing::warn!(
+                    "no archive is configured: what is appended is on this machine's disk only. Set archive.url, \
+                     --archive or DURAMEN_ARCHIVE to keep a copy"
+                );
+                Ok((directory.bind(&wanted)?, None))
+            }
+        };
+    };
+    let store = match store {
+        Some(store) => store,
+        None => {
+            let options = archive::store_options(&config.archive);
+            Store::open(url, &options, Arc::clone(clock), random.clone()).await?
+        }
+    };
+    let branch = branch_of(&wanted, &config.archive.branch)?;
+    if let Some(archive) =
+        known.as_ref().filter(|known| known.branch.is_some()).and_then(|known| known.archive)
+    {
+        let description = directory.bind(&wanted)?;
+        match archive::claim(&store, archive, &branch, description.cluster).await {
+            Ok(()) => {}
+            Err(archive::ClaimError::Archive(error)) if error.is_retryable() => {
+                tracing::warn!(%error, "the archive can't be reached: starting without it, archiving goes on later");
+            }
+            Err(error) => return Err(error.into()),
+        }
+        return Ok((description.clone(), Some(Binding { store, description, branch })));
+    }
+    let report = store.check().await;
+    for probe in report.probes {
+        if let ProbeOutcome::Failed(reason) = probe.outcome {
+            let message =
+                format!("the archive at {} can't be used: to {} failed: {reason}", store.url(), probe.name);
+            return Err(StartError::Other(message));
+        }
+    }
+    let identity = Identity::open_or_create(&store, wanted.shards).await?;
+    if branch == config::Archive::default().branch {
+        Branch::open_or_create_root(&store, &branch, &format!("node {node}")).await?;
+    } else {
+        // Kept here, because a later start may have to do without the store.
+        wanted.cut = Branch::open(&store, &branch).await?.cut.map(|cut| cut.time);
+    }
+    wanted.archive = Some(identity.archive);
+    wanted.branch = Some(branch.to_string());
+    if Owner::read(&store, &branch).await?.is_some() {
+        // Refused before anything is written here: an empty directory stays free for what the refusal advises.
+        Owner::claim(&store, &branch, wanted.cluster).await?;
+    }
+    // Kept here durably before the branch is claimed: after a crash the same cluster comes again.
+    let description = directory.bind(&wanted)?;
+    Owner::claim(&store, &branch, description.cluster).await?;
+    Ok((description.clone(), Some(Binding { store, description, branch })))
+}
+
+/// The branch that the directory is bound to; the configuration's where it is bound to none.
+fn branch_of(description: &NodeDescription, configured: &BranchName) -> Result<BranchName, StartError> {
+    let Some(bound) = &description.branch else { return Ok(configured.clone()) };
+    let bound = BranchName::parse(bound).map_err(|error| StartError::Other(format!("node.json: {error}")))?;
+    if *configured != bound && *configured != config::Archive::default().branch {
+        return Err(StartError::OtherBranch { bound, wanted: configured.clone() });
+    }
+    Ok(bound)
+}
+
+/// Gives every shard whose log does not begin at its first entry the state that it begins with, from the archive: where
+/// the branch continues another one, and where a repair left no checkpoint.
+///
+/// Safe to repeat after a crash: a shard counts as entered once its log says so, and its checkpoint was durable then.
+pub(super) async fn enter_history(
+    binding: &Binding,
+    around: &Surroundings,
+    hydrated: std::path::PathBuf,
+    config: &Config,
+) -> Result<(), StartError> {
+    let lacking: Vec<ShardId> = (0..=binding.description.shards)
+        .map(ShardId::new)
+        .filter(|shard| lacks_state(around, *shard))
+        .collect();
+    if lacking.is_empty() {
+        return Ok(());
+    }
+    let view = BranchView::open(&binding.store, &binding.branch).await?;
+    let history = archive::open_history(&view, hydrated, &config.archive, around.blocking);
+    for shard in lacking {
+        let shard_view = view.shard(shard).await?;
+        let (start, tip) = (view.log(shard).await?.start(), shard_view.tip());
+        let log = around.wal.log_state(shard);
+        let end = match log.purged {
+            Some(purged) => purged.index.next(),
+            None if tip.end == start.end => start.end,
+            None => {
+                return Err(StartError::Other(format!(
+                    "shard {shard}: the archive holds entries to index {} that this node wrote, and its local log holds \
+                     none: it was lost. Rebuild the node in an empty directory with `duramen-restore hydrate`",
+                    tip.end
+                )));
+            }
+        };
+        let state = history.state_at(&shard_view, end).await?;
+        let records = seed(around, state, &log)?;
+        if records.is_empty() {
+            continue;
+        }
+        let (done, written) = oneshot::channel();
+        around.wal.submit(
+            records,
+            Box::new(move |result| {
+                // Nobody waits any more when the start was given up.
+                let _ = done.send(result);
+            }),
+        );
+        written.await.map_err(|_| StartError::Other(format!("shard {shard}: the log stopped")))??;
+    }
+    Ok(())
+}
+
+/// Whether the shard's log begins later than what its checkpoint, if any, reaches.
+fn lacks_state(around: &Surroundings, shard: ShardId) -> bool {
+    let log = around.wal.log_state(shard);
+    let Some(purged) = log.purged else { return log.last.is_none() };
+    let checkpoint = Checkpoint::load(&*around.disk, &around.checkpoints, shard);
+    // A damaged checkpoint is as good as none: the archive has what it held.
+    !matches!(checkpoint, Ok(Some(checkpoint)) if checkpoint.state.end() > purged.index)
+}
