@@ -14,9 +14,15 @@ use duramen_types::{ArchiveId, Compression, Index, ManifestNumber, SegmentId, Sh
 use duramen_wal::Wal;
 use tokio::sync::Semaphore;
 use tokio::task::JoinHandle;
+use tracing::Instrument as _;
 
 use crate::build::{Built, Recipe, build};
 use crate::{Error, Result};
+
+/// A span for traces only, which a node sends where a collector is configured.
+macro_rules! traced {
+    ($($rest:tt)*) => { tracing::trace_span!(target: "duramen::trace", $($rest)*) };
+}
 
 /// A snapshot is due after this many segments.
 const SEGMENTS_PER_SNAPSHOT: u64 = 256;
@@ -156,17 +162,21 @@ impl ShardArchiver {
                 let (recipe, wal, state) = (self.recipe(), wal.clone(), ahead);
                 let (shard, blocking) = (self.shard, self.settings.blocking);
                 let work = move || build(&wal, ShardState::clone(&state), through, &recipe);
-                let built = blocking.run(work).await;
+                let built = blocking.run(work).instrument(traced!("build")).await;
                 let built =
                     built.map_err(|error| Error::Cancelled { shard, reason: error.to_string() })??;
                 ahead = Arc::clone(&built.state);
                 let log = self.log.clone();
                 let state = Arc::clone(&built.state);
-                let task = tokio::spawn(async move {
+                let facts = &built.object.facts;
+                let bytes = i64::try_from(facts.bytes).unwrap_or(i64::MAX);
+                let span = traced!("upload", segment = %facts.identity.segment, bytes);
+                let work = async move {
                     let row = upload(&log, built).await;
                     drop(permit);
                     row
-                });
+                };
+                let task = tokio::spawn(work.instrument(span));
                 uploads.push_back(Upload { task, state });
                 continue;
             }
@@ -206,7 +216,11 @@ impl ShardArchiver {
         cut.entries += row.end.since(row.first);
         cut.records += row.records;
         let edit = Edit { rows: vec![row], snapshots: Vec::new() };
-        self.commit_next(edit).await.map_err(|source| Error::Archive { shard, source })?;
+        let manifest = i64::try_from(self.log.next_number().get()).unwrap_or(i64::MAX);
+        self.commit_next(edit)
+            .instrument(traced!("manifest", manifest))
+            .await
+            .map_err(|source| Error::Archive { shard, source })?;
         self.boundary = upload.state;
         self.since_snapshot += 1;
         Ok(())

@@ -244,10 +244,17 @@ fn layers(
 }
 
 fn start(loaded: Loaded, reread: &dyn Fn() -> Result<Loaded, Problems>) -> anyhow::Result<()> {
-    let level = telemetry::start_logs(&loaded.config.telemetry).context("logging")?;
     let runtime =
         tokio::runtime::Builder::new_multi_thread().enable_all().build().context("the async runtime")?;
-    runtime.block_on(run_node(loaded, level, reread))
+    let started = {
+        let _on_the_runtime = runtime.enter();
+        telemetry::start(&loaded.config).context("telemetry")?
+    };
+    let ended = runtime.block_on(run_node(loaded, started.level, reread));
+    if let Some(traces) = started.traces {
+        traces.finish();
+    }
+    ended
 }
 
 /// Runs a node until SIGTERM or SIGINT, reloading its configuration on SIGHUP; a second signal ends it at once, as a crash would.

@@ -14,10 +14,12 @@ use duramen_types::{HybridTime, Index};
 use futures::future::join_all;
 use tokio::sync::oneshot;
 use tokio::task::JoinSet;
+use tracing::{Instrument as _, field};
 
 use super::trouble::Part;
 use super::{Opened, Shared, archived, schedule};
 use crate::shard::{Job, Shard, Waiting};
+use crate::telemetry::{number, traced};
 
 /// Cuts on request are at least this far apart for one shard: at most two a second.
 const REQUEST_PAUSE: Duration = Duration::from_millis(500);
@@ -69,7 +71,8 @@ async fn serve_requests(shared: Arc<Shared>, opened: Arc<Opened>, shard: Arc<Sha
     let Some(pending) = shared.pending.get(usize::from(shard.id.get())) else { return };
     loop {
         pending.request.notified().await;
-        shared.cut(&opened, &shard, shard.view.progress().end, false).await;
+        let cut = shared.cut(&opened, &shard, shard.view.progress().end, false);
+        cut.instrument(traced!(parent: None, "requested_cut")).await;
         tokio::time::sleep(REQUEST_PAUSE).await;
     }
 }
@@ -83,7 +86,7 @@ async fn rounds(shared: Arc<Shared>, opened: Arc<Opened>) {
         let ends = shared.user_ends();
         let closed = *shared.closed_ends.lock() == ends;
         if !closed {
-            if shared.round(&opened).await {
+            if shared.round(&opened).instrument(traced!(parent: None, "round")).await {
                 *shared.closed_ends.lock() = ends;
             } else {
                 shared.activity.notify_one();
@@ -125,7 +128,7 @@ impl Shared {
         }
         let previous = *self.last_closed.lock();
         let closed = Closed::new(self.settings.node, items, previous);
-        match closed.write(&self.store, &self.settings.branch).await {
+        match closed.write(&self.store, &self.settings.branch).instrument(traced!("close")).await {
             Ok(()) => {
                 self.succeeded(Part::Closing);
                 let mut last = self.last_closed.lock();
@@ -174,9 +177,18 @@ impl Shared {
                 return true;
             }
             let begun = self.clock.wall().monotonic();
-            let cut = archiver.cut(&self.wal, through, |boundary| opened.reached(shard, boundary)).await;
+            let span = traced!(
+                "cut",
+                shard = i64::from(shard.id.get()),
+                through = number(through.get()),
+                segments = field::Empty,
+                bytes = field::Empty
+            );
+            let cut = archiver.cut(&self.wal, through, |boundary| opened.reached(shard, boundary));
+            let cut = cut.instrument(span.clone()).await;
             match cut {
                 Ok(cut) => {
+                    span.record("segments", number(cut.segments)).record("bytes", number(cut.bytes));
                     let took = self.clock.wall().monotonic().saturating_sub(begun);
                     self.metrics.uploaded(cut.bytes, took.as_secs_f64());
                     pending.bytes.store(progress.bytes, Ordering::Relaxed);

@@ -164,12 +164,19 @@ section! {
 }
 
 section! {
-    /// Logs of the process.
+    /// Logs and traces of the process.
     Telemetry ["telemetry"] {
         /// `text` for people, `json` for one object a line. Both go to standard error.
         log_format: LogFormat = LogFormat::Text;
         /// What is logged: `error`, `warn`, `info`, `debug`, `trace`, or directives like `info,duramen=debug`.
         log_level: String = "info".to_owned();
+        /// Where traces of appends and of archiving go: a collector that takes OTLP over gRPC, like
+        /// `http://127.0.0.1:4317`. It is reached without TLS: let it run beside the node. Without one nothing is traced.
+        /// A collector that is away costs its traces and nothing else.
+        otlp_endpoint: Option<String> = None;
+        /// The share of traces that is sent, in percent. It is of those that begin here: a client that sends W3C trace
+        /// context along (`traceparent`) has decided for its own.
+        trace_percent: u16 = 100, in 0 => 100;
     }
 }
 

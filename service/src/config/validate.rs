@@ -21,12 +21,24 @@ pub(super) fn validate(config: &mut Config) -> Vec<(&'static str, String)> {
         }
     }
     listeners(config, &mut found);
+    collector(config, &mut found);
     sizes(config, &mut found);
     archive(config, &mut found);
     if let Err(error) = EnvFilter::builder().parse(&config.telemetry.log_level) {
         found.push(("telemetry.log_level", format!("{:?}: {error}", config.telemetry.log_level)));
     }
     found
+}
+
+fn collector(config: &Config, found: &mut Vec<(&'static str, String)>) {
+    let Some(endpoint) = &config.telemetry.otlp_endpoint else { return };
+    let fits = Url::parse(endpoint).is_ok_and(|url| url.scheme() == "http" && url.has_host());
+    if !fits {
+        let message = format!(
+            "{endpoint:?} is not the address of a collector like \"http://127.0.0.1:4317\" (https is not available)"
+        );
+        found.push(("telemetry.otlp_endpoint", message));
+    }
 }
 
 fn listeners(config: &Config, found: &mut Vec<(&'static str, String)>) {

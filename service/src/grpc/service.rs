@@ -17,6 +17,7 @@ use super::{convert, page, read, refuse, session};
 use crate::Node;
 use crate::api::{Result, StreamRef};
 use crate::edge::{Edge, changing, looking};
+use crate::telemetry::continue_trace;
 
 type Answer<T> = std::result::Result<Response<T>, Status>;
 type Answers<T> = Pin<Box<dyn Stream<Item = std::result::Result<T, Status>> + Send>>;
@@ -74,13 +75,15 @@ impl LogService {
     fn span(&self, call: &'static str, metadata: &MetadataMap) -> Span {
         let id = metadata.get("x-request-id").and_then(|id| id.to_str().ok()).map(ToOwned::to_owned);
         let request_id = id.unwrap_or_else(|| self.edge.request_id());
-        tracing::info_span!(
+        let span = tracing::info_span!(
             "request",
             request_id,
             method = call,
             tenant = field::Empty,
             stream = field::Empty
-        )
+        );
+        continue_trace(&span, metadata.as_ref());
+        span
     }
 
     /// Runs a call that has one answer.

@@ -12,6 +12,7 @@ use tracing::{Instrument as _, field};
 
 use super::error::{Failed, Failure};
 use crate::edge::Edge;
+use crate::telemetry::continue_trace;
 
 const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 /// A longer id of a client is replaced.
@@ -32,6 +33,7 @@ pub(crate) async fn observe(State(edge): State<Arc<Edge>>, request: Request, nex
         tenant = field::Empty,
         stream = field::Empty,
     );
+    continue_trace(&span, request.headers());
     let mut segments = request.uri().path().split('/').skip(2);
     for (collection, name) in [("tenants", "tenant"), ("streams", "stream")] {
         if segments.next() == Some(collection)

@@ -9,10 +9,12 @@ use duramen_types::{
     Acknowledgement, AppendItem, BatchHeader, HybridTime, Offset, StreamConfig, StreamId, TimestampPolicy,
 };
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, TryAcquireError, oneshot};
+use tracing::{Instrument as _, Span, field};
 
 use super::{Node, not_proposed, rejected};
 use crate::api::{AppendPayload, AppendRequest, Appended, Code, Error, More, Result, StreamRef};
 use crate::shard::{Job, NotProposed, Outcome, Shard, Waiting};
+use crate::telemetry::{number, traced};
 
 /// A record that names no time: Kafka's NO_TIMESTAMP. It gets the time at which it arrived.
 pub const NO_TIMESTAMP: i64 = -1;
@@ -29,6 +31,7 @@ pub struct PendingAppend {
     admitted: Duration,
     acknowledgement: Acknowledgement,
     timeout: Duration,
+    span: Span,
 }
 
 impl PendingAppend {
@@ -37,9 +40,11 @@ impl PendingAppend {
     /// Fails with [`Code::UnknownOutcome`] when the time is up or leadership was lost: the append may then be
     /// carried out all the same. Dropping the future does not take the append back.
     pub async fn acknowledged(self) -> Result<Appended> {
-        let Self { node, shard, stream, outcome, records, bytes, admitted, acknowledgement, timeout } = self;
+        let Self { node, shard, stream, outcome, records, bytes, admitted, acknowledgement, timeout, span } =
+            self;
         let wait = async {
             let outcome = outcome
+                .instrument(traced!("commit"))
                 .await
                 .map_err(|_| {
                     unknown(&stream, "the shard's leadership ended before the append was committed")
@@ -47,11 +52,14 @@ impl PendingAppend {
                 .map_err(|reason| not_proposed(&stream, &reason))?;
             let appended = appended(&stream, &outcome, records)?;
             if acknowledgement == Acknowledgement::Archived {
-                node.archived(&shard, outcome.id.index.next()).await?;
+                node.archived(&shard, outcome.id.index.next()).instrument(traced!("archived")).await?;
             }
+            Span::current()
+                .record("index", number(outcome.id.index.get()))
+                .record("offset", number(appended.first.get()));
             Ok(appended)
         };
-        match tokio::time::timeout(timeout, wait).await {
+        match tokio::time::timeout(timeout, wait).instrument(span).await {
             Ok(result) => {
                 if result.is_ok() {
                     let took = node.clock().wall().monotonic().saturating_sub(admitted);
@@ -130,6 +138,16 @@ impl Node {
             fencing_token: request.fencing_token,
         };
         let (records, bytes) = (header.records, u64::from(header.bytes));
+        let span = traced!(
+            "append",
+            tenant = %request.stream.tenant,
+            stream = %request.stream.name,
+            shard = i64::from(shard.id.get()),
+            records = i64::from(records),
+            bytes = number(bytes),
+            index = field::Empty,
+            offset = field::Empty
+        );
         let (sender, outcome) = oneshot::channel();
         let item = AppendItem { header, batch: batch.into_bytes() };
         shard.submit(Job::Append(item, Waiting { outcome: sender, budget: Some(budget) }));
@@ -143,6 +161,7 @@ impl Node {
             admitted,
             acknowledgement,
             timeout: self.settings().append_timeout,
+            span,
         })
     }
 

@@ -5,11 +5,12 @@
 
 use std::io::IsTerminal as _;
 
-use tracing_subscriber::layer::SubscriberExt as _;
+use tracing_subscriber::layer::{Layer as _, SubscriberExt as _};
 use tracing_subscriber::util::SubscriberInitExt as _;
 use tracing_subscriber::{EnvFilter, Registry, reload};
 
-use crate::config::{LogFormat, Telemetry};
+use super::traces::Traces;
+use crate::config::{Config, LogFormat};
 
 /// Why logging could not be started.
 #[derive(Debug, thiserror::Error)]
@@ -19,6 +20,12 @@ pub enum Error {
         level: String,
         #[source]
         source: tracing_subscriber::filter::ParseError,
+    },
+    #[error("telemetry.otlp_endpoint {endpoint:?} can't be used")]
+    Traces {
+        endpoint: String,
+        #[source]
+        source: opentelemetry_otlp::ExporterBuildError,
     },
     #[error("the log level can't be changed any more")]
     Reload(#[source] reload::Error),
@@ -43,21 +50,30 @@ fn filter(level: &str) -> Result<EnvFilter, Error> {
     EnvFilter::builder().parse(&directives).map_err(|source| Error::Level { level: level.to_owned(), source })
 }
 
-/// Starts logging for the whole process; once.
-pub fn start_logs(config: &Telemetry) -> Result<LogLevel, Error> {
-    let (filter, level) = reload::Layer::new(filter(&config.log_level)?);
-    let registry = tracing_subscriber::registry().with(filter);
+/// What was started.
+#[derive(Debug)]
+pub struct Started {
+    pub level: LogLevel,
+    pub traces: Option<Traces>,
+}
+
+/// Starts logs, and traces if they are configured, for the whole process; once, on its runtime.
+pub fn start(config: &Config) -> Result<Started, Error> {
+    let (filter, level) = reload::Layer::new(filter(&config.telemetry.log_level)?);
+    let traces = Traces::start(config)?;
     let lines = tracing_subscriber::fmt::layer()
         .with_writer(std::io::stderr)
         // Colours are for a terminal; in a file they are noise.
         .with_ansi(std::io::stderr().is_terminal());
-    match config.log_format {
-        LogFormat::Text => registry.with(lines.with_target(false)).try_init()?,
+    let lines = match config.telemetry.log_format {
+        LogFormat::Text => lines.with_target(false).boxed(),
         LogFormat::Json => {
-            registry
-                .with(lines.json().flatten_event(true).with_current_span(false).with_span_list(true))
-                .try_init()?;
+            lines.json().flatten_event(true).with_current_span(false).with_span_list(true).boxed()
         }
-    }
-    Ok(LogLevel(level))
+    };
+    tracing_subscriber::registry()
+        .with(lines.with_filter(filter))
+        .with(traces.as_ref().map(Traces::layer))
+        .try_init()?;
+    Ok(Started { level: LogLevel(level), traces })
 }

@@ -5,11 +5,14 @@ mod metrics;
 mod names;
 mod observed;
 mod reference;
+mod traces;
 
-pub use logs::{Error as LogsError, LogLevel, start_logs};
+pub use logs::{Error as LogsError, LogLevel, Started, start};
 pub use metrics::{Gauged, Metrics, Port, ReadSource};
 pub use observed::{ArchiveUse, Observed, TenantUse};
 pub use reference::metrics_reference;
+pub use traces::{Traces, continue_trace};
+pub(crate) use traces::{number, traced};
 
 /// The program's version.
 pub const VERSION: &str = env!("CARGO_PKG_VERSION");
