@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use bytes::{Bytes, BytesMut};
 use duramen_archive::{
-    Blocking, Branch, BranchView, Committer, Edit, History, ManifestLog, SegmentIdentity, SegmentRow,
+    Blocking, BranchView, Committer, Edit, History, ManifestLog, Owner, SegmentIdentity, SegmentRow,
     Snapshot, StreamFilter, Trailer,
 };
 use duramen_state::ShardState;
@@ -141,6 +141,10 @@ impl ShardArchiver {
         committed: impl Fn(&Arc<ShardState>) + Send,
     ) -> Result<Cut> {
         let mut cut = Cut::default();
+        if self.boundary.end() < through {
+            // Also before anything is uploaded: each attempt would leave its segments where they do not belong.
+            self.check_store().await.map_err(|source| Error::Archive { shard: self.shard, source })?;
+        }
         let mut uploads: VecDeque<Upload> = VecDeque::new();
         let mut ahead = Arc::clone(&self.boundary);
         while ahead.end() < through || !uploads.is_empty() {
@@ -226,22 +230,29 @@ impl ShardArchiver {
         Ok(())
     }
 
-    /// Commits the next manifest, if the store still holds what it goes on from: in a store that was emptied, or that another
-    /// was put in place of, it would prove nothing, and what it names would count as archived.
+    /// Commits the next manifest, if the store still holds what it goes on from.
     async fn commit_next(&self, edit: Edit) -> duramen_archive::Result<()> {
-        let (there, what) = match self.manifest() {
-            Some(previous) => (self.log.read(previous).await?.is_some(), format!("manifest {previous}")),
-            None => {
-                let branch = Branch::open_if_present(self.log.store(), self.log.branch()).await?;
-                (branch.is_some(), "the branch".to_owned())
-            }
-        };
-        if !there {
-            let reason = format!("{what} was there and is gone: the store was emptied, or is another one");
-            let (branch, shard) = (self.log.branch().clone(), self.shard);
-            return Err(duramen_archive::Error::Gap { branch, shard, reason });
-        }
+        self.check_store().await?;
         self.log.commit(self.settings.committer, edit).await.map(drop)
+    }
+
+    /// Makes sure that the store still holds what this archiver goes on from: in one that was emptied, or that another was put
+    /// in place of, a manifest would prove nothing, and what it names would count as archived.
+    async fn check_store(&self) -> duramen_archive::Result<()> {
+        if self.manifest().is_some() {
+            return self.log.check_end().await;
+        }
+        let (store, branch) = (self.log.store(), self.log.branch());
+        let reason = match Owner::read(store, branch).await? {
+            Some(owner) if owner.cluster == self.settings.committer.cluster => return Ok(()),
+            Some(owner) => format!(
+                "the branch is written by cluster {}: another archive took this one's place",
+                owner.cluster
+            ),
+            None => "the branch's owner was there and is gone: the store was emptied, or is another one"
+                .to_owned(),
+        };
+        Err(duramen_archive::Error::Gap { branch: branch.clone(), shard: self.shard, reason })
     }
 
     /// Writes a snapshot of the state at the archived end and commits it; `None` if the last one is as good.
@@ -257,6 +268,7 @@ impl ShardArchiver {
             branch: self.log.branch().clone(),
             state: ShardState::clone(&self.boundary),
         };
+        self.check_store().await.map_err(archive)?;
         let key = snapshot.key();
         let encode = move || {
             let bytes = snapshot.encode();

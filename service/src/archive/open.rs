@@ -67,12 +67,18 @@ pub async fn claim(
     branch: &BranchName,
     cluster: ClusterId,
 ) -> Result<(), ClaimError> {
-    let found = Identity::open(store).await?.archive;
-    if found != expected {
-        return Err(ClaimError::Foreign { url: store.url().to_string(), found, expected });
-    }
+    identify(store, expected).await?;
     Owner::claim(store, branch, cluster).await?;
     Ok(())
+}
+
+/// Makes sure that the store holds the archive that the node belongs to.
+pub(super) async fn identify(store: &Store, expected: ArchiveId) -> Result<(), ClaimError> {
+    let found = Identity::open(store).await?.archive;
+    if found == expected {
+        return Ok(());
+    }
+    Err(ClaimError::Foreign { url: store.url().to_string(), found, expected })
 }
 
 impl Shared {

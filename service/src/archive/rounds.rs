@@ -16,6 +16,7 @@ use tokio::sync::oneshot;
 use tokio::task::JoinSet;
 use tracing::{Instrument as _, field};
 
+use super::open::identify;
 use super::trouble::Part;
 use super::{Opened, Shared, archived, schedule};
 use crate::shard::{Job, Shard, Waiting};
@@ -101,6 +102,13 @@ impl Shared {
     pub(super) async fn round(&self, opened: &Opened) -> bool {
         // A flush comes between two rounds: closed objects are written in the order of their times.
         let _one_at_a_time = self.rounds.lock().await;
+        // A closed object in another archive, put in this one's place meanwhile, would lie about that one's shards.
+        if let Some(archive) = self.settings.id
+            && let Err(error) = identify(&self.store, archive).await
+        {
+            self.failed(Part::Store, error.to_string());
+            return false;
+        }
         let ticks = join_all(self.shards.iter().map(tick)).await.into_iter().collect::<Option<Vec<_>>>();
         let Some(ticks) = ticks else {
             // A full disk takes no tick, and archiving is what frees it: cut all the same, and close nothing.
@@ -204,7 +212,7 @@ impl Shared {
                 Err(error) => {
                     self.failed(part, error.to_string());
                     // After a lost race, or a commit of unknown outcome, only the store knows where the history ends.
-                    if !self.reopen(opened, shard, &mut archiver).await && !error.is_retryable() {
+                    if !self.reopen(opened, shard, &mut archiver, &error).await && !error.is_retryable() {
                         return false;
                     }
                     tokio::time::sleep(pause).await;
@@ -230,6 +238,7 @@ impl Shared {
         opened: &Opened,
         shard: &Shard,
         archiver: &mut duramen_archiver::ShardArchiver,
+        why: &duramen_archiver::Error,
     ) -> bool {
         match archiver.reload(&opened.view, &opened.history).await {
             Ok(()) => {
@@ -237,7 +246,8 @@ impl Shared {
                 true
             }
             Err(error) => {
-                self.failed(Part::Shard(shard.id), error.to_string());
+                // What was wrong first may be the cause of both.
+                self.failed(Part::Shard(shard.id), format!("{why}; and beginning again: {error}"));
                 error.is_retryable()
             }
         }

@@ -5,11 +5,10 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
-use duramen_archive::Identity;
 use duramen_types::{HybridTime, ShardId};
 use parking_lot::Mutex;
 
-use super::open::ClaimError;
+use super::open::{ClaimError, identify};
 use super::{ArchiveTask, Shared};
 use crate::status::ArchiveTrouble;
 use crate::time::HybridClock;
@@ -124,12 +123,10 @@ impl Shared {
     }
 
     async fn identify(&self) -> Result<(), ClaimError> {
-        let found = Identity::open(&self.store).await?.archive;
         match self.settings.id {
-            Some(expected) if expected != found => {
-                Err(ClaimError::Foreign { url: self.store.url().to_string(), found, expected })
-            }
-            _ => Ok(()),
+            Some(expected) => identify(&self.store, expected).await,
+            // Opening says what is wrong.
+            None => Ok(()),
         }
     }
 }

@@ -73,6 +73,13 @@ pub struct Manifest {
     pub checkpoint: Option<ManifestNumber>,
 }
 
+impl Manifest {
+    /// Where the history ends after it, and the chain value there.
+    pub fn end(&self) -> (Index, ChainValue) {
+        self.rows.last().map_or((self.previous_end, self.previous_chain), |row| (row.end, row.chain_after))
+    }
+}
+
 /// Some thousands of rows in order; immutable.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub(crate) struct Page {

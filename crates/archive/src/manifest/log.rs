@@ -183,11 +183,11 @@ impl ManifestLog {
     /// index is then safe to be purged elsewhere, as far as this manifest's rows go.
     pub async fn confirm(&self, number: ManifestNumber) -> Result<Index> {
         let key = self.manifest_key(number);
+        let state = self.state();
         let Some(manifest) = self.read(number).await? else {
-            let reason = format!("manifest {number} was committed, and is not there");
-            return Err(Error::Gap { branch: self.shared.branch.clone(), shard: self.shared.shard, reason });
+            return Err(self.gap(format!("manifest {number} was committed, and is not there")));
         };
-        let rows = self.rows();
+        let rows = Rows::new(self.clone(), Arc::clone(&state));
         for row in &manifest.rows {
             if rows.containing(row.first).await?.as_ref() != Some(row) {
                 let reason =
@@ -195,7 +195,33 @@ impl ManifestLog {
                 return Err(self.shared.store.unreadable(&key, DecodeError::invalid("manifest", reason)));
             }
         }
-        Ok(manifest.rows.last().map_or(manifest.previous_end, |row| row.end))
+        if number.next() == state.next {
+            // One without rows says where the history ended before.
+            self.check_last(&state, &manifest)?;
+        }
+        Ok(manifest.end().0)
+    }
+
+    /// Makes sure that the store still ends this log where it ended when it was read last: [`Error::Gap`] where its newest
+    /// manifest is gone or is another's. Without a manifest there is nothing to look at.
+    pub async fn check_end(&self) -> Result<()> {
+        let state = self.state();
+        let Some(last) = state.next.previous() else { return Ok(()) };
+        match self.read(last).await? {
+            Some(manifest) => self.check_last(&state, &manifest),
+            None => Err(self.gap(format!(
+                "manifest {last} was there and is gone: the store was emptied, or is another one"
+            ))),
+        }
+    }
+
+    fn check_last(&self, state: &State, manifest: &Manifest) -> Result<()> {
+        if manifest.end() == (state.tip.end, state.tip.chain) {
+            return Ok(());
+        }
+        let number = manifest.number;
+        Err(self
+            .gap(format!("manifest {number} is of another history: another archive took this one's place")))
     }
 
     fn check(&self, manifest: &Manifest) -> Result<()> {
@@ -215,6 +241,10 @@ impl ManifestLog {
 
     fn discontinuous(&self, end: Index, reason: String) -> Error {
         Error::Discontinuous { branch: self.shared.branch.clone(), shard: self.shared.shard, end, reason }
+    }
+
+    fn gap(&self, reason: String) -> Error {
+        Error::Gap { branch: self.shared.branch.clone(), shard: self.shared.shard, reason }
     }
 
     fn manifest_key(&self, number: ManifestNumber) -> ObjectKey {
@@ -260,9 +290,9 @@ impl ManifestLog {
             if later {
                 // Written while we read, or lost: manifests appear in the order of their numbers.
                 if self.read(state.next).await?.is_none() {
-                    let reason = format!("manifest {} is missing, and later ones are there", state.next);
-                    let (branch, shard) = (self.shared.branch.clone(), self.shared.shard);
-                    return Err(Error::Gap { branch, shard, reason });
+                    return Err(
+                        self.gap(format!("manifest {} is missing, and later ones are there", state.next))
+                    );
                 }
             } else if state.next.since(first) < window {
                 return Ok(());
