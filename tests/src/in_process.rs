@@ -3,6 +3,7 @@
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use anyhow::{Context, Result};
 use hyper::service::service_fn;
@@ -20,6 +21,8 @@ use crate::s3::Credentials;
 #[derive(Debug)]
 pub(crate) struct InProcessServer {
     pub address: SocketAddr,
+    /// How many requests have come.
+    pub requests: Arc<AtomicU64>,
     // Before the directory: nothing serves from it once it goes.
     runtime: Option<Runtime>,
     _directory: TempDir,
@@ -44,19 +47,29 @@ impl InProcessServer {
         listener.set_nonblocking(true)?;
         let address = listener.local_addr()?;
         let replaces = (!conditional).then(|| directory.path().to_owned());
-        runtime.spawn(serve(listener, service, replaces));
-        Ok(Self { address, runtime: Some(runtime), _directory: directory })
+        let requests = Arc::default();
+        runtime.spawn(serve(listener, service, replaces, Arc::clone(&requests)));
+        Ok(Self { address, requests, runtime: Some(runtime), _directory: directory })
     }
 }
 
-async fn serve(listener: std::net::TcpListener, service: S3Service, replaces: Option<PathBuf>) {
+async fn serve(
+    listener: std::net::TcpListener,
+    service: S3Service,
+    replaces: Option<PathBuf>,
+    requests: Arc<AtomicU64>,
+) {
     let listener = TcpListener::from_std(listener).expect("a non-blocking listener can be registered");
     // `s3s-fs` looks whether an object exists and then writes it: two creations at once would both succeed.
     let writes = Arc::new(tokio::sync::Mutex::new(()));
     while let Ok((socket, _)) = listener.accept().await {
+        // Small answers must not wait for the acknowledgement of those before; without it they are only slower.
+        let _ = socket.set_nodelay(true);
         let (service, writes, replaces) = (service.clone(), Arc::clone(&writes), replaces.clone());
+        let requests = Arc::clone(&requests);
         let service = service_fn(move |request: hyper::Request<hyper::body::Incoming>| {
             let (service, writes, replaces) = (service.clone(), Arc::clone(&writes), replaces.clone());
+            requests.fetch_add(1, Ordering::Relaxed);
             async move {
                 let _one_at_a_time = match *request.method() {
                     hyper::Method::GET | hyper::Method::HEAD => None,

@@ -51,7 +51,7 @@ enum Server {
         _minio: Minio,
     },
     InProcess {
-        _server: InProcessServer,
+        server: InProcessServer,
     },
 }
 
@@ -167,7 +167,7 @@ impl S3Server {
     fn start_in_process(conditional: bool) -> Result<Self> {
         let server = InProcessServer::start(conditional)?;
         let endpoint = format!("http://{}", server.address);
-        Ok(Self::ours(endpoint, Server::InProcess { _server: server }))
+        Ok(Self::ours(endpoint, Server::InProcess { server }))
     }
 
     fn start_minio(program: &std::path::Path) -> Result<Self> {
@@ -195,6 +195,14 @@ impl S3Server {
     /// Its address, like `http://127.0.0.1:9000`.
     pub fn endpoint(&self) -> &str {
         &self.endpoint
+    }
+
+    /// How many requests an in-process server has got, of whomever and whatever came of them; `None` of another one.
+    pub fn requests(&self) -> Option<u64> {
+        match &self.server {
+            Server::InProcess { server } => Some(server.requests.load(Ordering::Relaxed)),
+            Server::External | Server::Minio { .. } => None,
+        }
     }
 
     pub fn kind(&self) -> ServerKind {
