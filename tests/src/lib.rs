@@ -5,6 +5,7 @@
 //! - [`programs()`] builds the four programs once and says where they are.
 //! - [`Tool`] runs one of them to its end; [`Shell`] runs the commands of a document.
 //! - [`NodeProcess`] is a running `duramen serve`: killed, stopped, started again; its output is shown when a test fails.
+//! - [`setting()`] is what the environment says of a test.
 //! - [`tool()`] finds programs that checks of files need, and [`run()`] runs one.
 //!
 //! Everything here is synchronous and may be called from an async test as well. Nothing sleeps: waiting is for a
@@ -18,6 +19,7 @@ mod node;
 mod process;
 mod programs;
 mod s3;
+mod setting;
 mod shell;
 mod tool;
 
@@ -27,5 +29,6 @@ pub use node::{NodeProcess, NodeSettings};
 pub use process::{Process, Signal};
 pub use programs::{Programs, programs};
 pub use s3::{Bucket, S3Server, ServerKind, minio_program, object_store_used, s3_server};
+pub use setting::setting;
 pub use shell::{Block, Shell, shell_blocks};
 pub use tool::{Ran, Tool};

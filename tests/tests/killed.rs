@@ -10,11 +10,12 @@ use bytes::Bytes;
 use duramen_archive::{Depth, Random, Store};
 use duramen_client::{Appender, AppenderOptions, Client, ReadOptions};
 use duramen_restore::VerifyOptions;
-use duramen_tests::{Bucket, Deadline, NodeSettings};
+use duramen_tests::{Bucket, Deadline, NodeSettings, setting};
 use duramen_types::batch::Record;
 use duramen_types::{BranchName, StreamName, SystemClock};
 
-const KILLS: u64 = 6;
+/// How often the node is killed where `DURAMEN_KILLS` says nothing else.
+const KILLS: u64 = 12;
 const STREAMS: [&str; 3] = ["orders", "payments", "audit"];
 /// Records acknowledged between two kills, at least.
 const PROGRESS: u64 = 300;
@@ -88,7 +89,7 @@ async fn a_node_killed_under_load_keeps_every_acknowledged_record() -> Result<()
     // Per stream: the numbers acknowledged in each life, and the first number of the next one.
     let mut acknowledged: Vec<Vec<std::ops::Range<u64>>> = vec![Vec::new(); STREAMS.len()];
     let mut next = [0u64; STREAMS.len()];
-    for life in 0..KILLS {
+    for life in 0..setting("DURAMEN_KILLS")?.unwrap_or(KILLS) {
         let progress = Arc::new(AtomicU64::new(0));
         let writers: Vec<_> = STREAMS
             .iter()
