@@ -1,3 +1,4 @@
+mod boundaries;
 mod branching;
 mod damage;
 mod exporting;
