@@ -2,106 +2,28 @@
 //!
 //! Seeded: the same calls with the same seed give the same disk. What a power cut does:
 //!
-//! - writes and length changes since a file's last [`DiskFile::sync_data`] are each kept, dropped, or torn at
+//! - writes and length changes since a file's last [`DiskFile::sync_data`](crate::DiskFile::sync_data) are each kept, dropped, or torn at
 //!   512-byte sectors, and where they overlap any of them may have come last;
 //! - creates, renames and removes since a directory's last [`Disk::sync_dir`] are each kept or dropped.
 
+mod handle;
+mod state;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
 
 use parking_lot::Mutex;
 
-use crate::disk::{Disk, DiskFile, File, LockGuard};
-
-const SECTOR: usize = 512;
+use self::handle::{SimFile, SimLock};
+use self::state::{Inner, Inode, NameChange, SplitMix, position};
+use crate::disk::{Disk, File, LockGuard};
 
 /// A simulated disk; clones are the same disk.
 #[derive(Debug, Clone)]
 pub struct SimDisk {
     inner: Arc<Mutex<Inner>>,
-}
-
-#[derive(Debug)]
-struct Inner {
-    rng: SplitMix,
-    inodes: BTreeMap<u64, Inode>,
-    next_inode: u64,
-    /// The names as the running system sees them, and as they would be after a power cut.
-    names: BTreeMap<PathBuf, u64>,
-    durable_names: BTreeMap<PathBuf, u64>,
-    pending_names: Vec<NameChange>,
-    dirs: BTreeSet<PathBuf>,
-    locks: BTreeSet<PathBuf>,
-    capacity: u64,
-    operations: u64,
-    power_until: Option<u64>,
-    fail_syncs_from: Option<u64>,
-    /// Handles of an earlier life are dead.
-    life: u64,
-    powered: bool,
-}
-
-#[derive(Debug, Clone, Default)]
-struct Inode {
-    live: Vec<u8>,
-    durable: Vec<u8>,
-    pending: Vec<DataChange>,
-}
-
-#[derive(Debug, Clone)]
-enum DataChange {
-    Write { offset: usize, bytes: Vec<u8> },
-    Length(usize),
-}
-
-#[derive(Debug, Clone)]
-enum NameChange {
-    Create { path: PathBuf, inode: u64 },
-    Rename { from: PathBuf, to: PathBuf, inode: u64 },
-    Remove { path: PathBuf },
-}
-
-impl NameChange {
-    fn is_in(&self, dir: &Path) -> bool {
-        let (Self::Create { path, .. } | Self::Rename { to: path, .. } | Self::Remove { path }) = self;
-        path.parent() == Some(dir)
-    }
-
-    fn apply(&self, names: &mut BTreeMap<PathBuf, u64>) {
-        match self {
-            Self::Create { path, inode } => {
-                names.insert(path.clone(), *inode);
-            }
-            Self::Rename { from, to, inode } => {
-                if names.get(from) == Some(inode) {
-                    names.remove(from);
-                }
-                names.insert(to.clone(), *inode);
-            }
-            Self::Remove { path } => {
-                names.remove(path);
-            }
-        }
-    }
-}
-
-impl DataChange {
-    fn apply(&self, data: &mut Vec<u8>) {
-        match self {
-            Self::Write { offset, bytes } => write(data, *offset, bytes),
-            Self::Length(len) => data.resize(*len, 0),
-        }
-    }
-}
-
-fn write(data: &mut Vec<u8>, offset: usize, bytes: &[u8]) {
-    let end = offset + bytes.len();
-    if data.len() < end {
-        data.resize(end, 0);
-    }
-    data[offset..end].copy_from_slice(bytes);
 }
 
 impl SimDisk {
@@ -240,85 +162,6 @@ impl SimDisk {
     }
 }
 
-impl Inner {
-    fn used(&self) -> u64 {
-        let named = self.names.values().filter_map(|inode| self.inodes.get(inode));
-        named.map(|inode| inode.live.len() as u64).sum()
-    }
-
-    fn check_power(&self) -> io::Result<()> {
-        if self.powered { Ok(()) } else { Err(io::Error::other("the power is off")) }
-    }
-
-    /// Counts an operation; true if the power fails during it.
-    fn begin(&mut self) -> io::Result<bool> {
-        self.check_power()?;
-        self.operations += 1;
-        if self.power_until.is_some_and(|until| self.operations >= until) {
-            self.powered = false;
-        }
-        Ok(!self.powered)
-    }
-
-    fn change_name(&mut self, change: NameChange) -> io::Result<()> {
-        let failed = self.begin()?;
-        if !failed {
-            change.apply(&mut self.names);
-        }
-        self.pending_names.push(change);
-        self.check_power()
-    }
-
-    fn change_data(&mut self, inode: u64, change: DataChange) -> io::Result<()> {
-        self.begin()?;
-        let len = match &change {
-            DataChange::Write { offset, bytes } => offset + bytes.len(),
-            DataChange::Length(len) => *len,
-        };
-        let grows = {
-            let inode = self.inodes.get(&inode).ok_or(io::ErrorKind::NotFound)?;
-            (len as u64).saturating_sub(inode.live.len() as u64)
-        };
-        if grows > 0 && self.used().saturating_add(grows) > self.capacity {
-            return Err(io::ErrorKind::StorageFull.into());
-        }
-        if let Some(inode) = self.inodes.get_mut(&inode) {
-            change.apply(&mut inode.live);
-            inode.pending.push(change);
-        }
-        self.check_power()
-    }
-}
-
-impl Inode {
-    fn lose_power(&mut self, rng: &mut SplitMix) {
-        let mut pending = std::mem::take(&mut self.pending);
-        // Any of several writes to one sector may be the one that reached the disk last.
-        for i in (1..pending.len()).rev() {
-            if rng.chance(3) {
-                pending.swap(i, rng.below(i + 1));
-            }
-        }
-        for change in pending {
-            match (&change, rng.below(3)) {
-                (_, 0) => {}
-                (DataChange::Write { offset, bytes }, 1) => {
-                    let mut at = 0;
-                    while at < bytes.len() {
-                        let end = (at + SECTOR - (offset + at) % SECTOR).min(bytes.len());
-                        if rng.chance(2) {
-                            write(&mut self.durable, offset + at, &bytes[at..end]);
-                        }
-                        at = end;
-                    }
-                }
-                _ => change.apply(&mut self.durable),
-            }
-        }
-        self.live.clone_from(&self.durable);
-    }
-}
-
 impl Disk for SimDisk {
     fn create(&self, path: &Path) -> io::Result<File> {
         let mut inner = self.inner.lock();
@@ -406,113 +249,5 @@ impl Disk for SimDisk {
             return Err(io::ErrorKind::WouldBlock.into());
         }
         Ok(Box::new(SimLock { inner: self.inner.clone(), path: path.to_owned(), life: inner.life }))
-    }
-}
-
-#[derive(Debug)]
-struct SimLock {
-    inner: Arc<Mutex<Inner>>,
-    path: PathBuf,
-    life: u64,
-}
-
-impl Drop for SimLock {
-    fn drop(&mut self) {
-        let mut inner = self.inner.lock();
-        if inner.life == self.life {
-            inner.locks.remove(&self.path);
-        }
-    }
-}
-
-#[derive(Debug)]
-struct SimFile {
-    inner: Arc<Mutex<Inner>>,
-    inode: u64,
-    life: u64,
-    writable: bool,
-}
-
-impl SimFile {
-    fn alive<'a>(&'a self, to_write: bool) -> io::Result<parking_lot::MutexGuard<'a, Inner>> {
-        let inner = self.inner.lock();
-        inner.check_power()?;
-        if inner.life != self.life {
-            return Err(io::Error::other("the handle is from before a crash"));
-        }
-        if to_write && !self.writable {
-            return Err(io::ErrorKind::PermissionDenied.into());
-        }
-        Ok(inner)
-    }
-}
-
-impl DiskFile for SimFile {
-    fn read_exact_at(&self, buffer: &mut [u8], offset: u64) -> io::Result<()> {
-        let inner = self.alive(false)?;
-        let inode = inner.inodes.get(&self.inode).ok_or(io::ErrorKind::NotFound)?;
-        let start = position(offset)?;
-        let bytes = inode.live.get(start..start.saturating_add(buffer.len()));
-        buffer.copy_from_slice(bytes.ok_or(io::ErrorKind::UnexpectedEof)?);
-        Ok(())
-    }
-
-    fn write_all_at(&self, bytes: &[u8], offset: u64) -> io::Result<()> {
-        let offset = position(offset)?;
-        self.alive(true)?.change_data(self.inode, DataChange::Write { offset, bytes: bytes.to_vec() })
-    }
-
-    fn sync_data(&self) -> io::Result<()> {
-        let mut inner = self.alive(true)?;
-        if inner.begin()? {
-            return inner.check_power();
-        }
-        let fails = inner.fail_syncs_from.is_some_and(|from| inner.operations >= from);
-        let inode = inner.inodes.get_mut(&self.inode).ok_or(io::ErrorKind::NotFound)?;
-        // As on Linux: the pages of a failed fsync count as clean, a second one reports success.
-        let pending = std::mem::take(&mut inode.pending);
-        if fails {
-            return Err(io::Error::other("the disk failed to sync"));
-        }
-        for change in pending {
-            change.apply(&mut inode.durable);
-        }
-        Ok(())
-    }
-
-    fn len(&self) -> io::Result<u64> {
-        let inner = self.alive(false)?;
-        Ok(inner.inodes.get(&self.inode).map_or(0, |inode| inode.live.len() as u64))
-    }
-
-    fn set_len(&self, len: u64) -> io::Result<()> {
-        let len = position(len)?;
-        self.alive(true)?.change_data(self.inode, DataChange::Length(len))
-    }
-}
-
-fn position(offset: u64) -> io::Result<usize> {
-    usize::try_from(offset).map_err(|error| io::Error::new(io::ErrorKind::InvalidInput, error))
-}
-
-/// Source: Steele, Lea, Flood, "Fast Splittable Pseudorandom Number Generators" (2014).
-#[derive(Debug)]
-struct SplitMix(u64);
-
-impl SplitMix {
-    fn next(&mut self) -> u64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let z = (self.0 ^ (self.0 >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        let z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        z ^ (z >> 31)
-    }
-
-    fn below(&mut self, n: usize) -> usize {
-        usize::try_from(self.next() % (n.max(1) as u64)).unwrap_or(0)
-    }
-
-    /// True once in `n`.
-    fn chance(&mut self, n: usize) -> bool {
-        self.below(n) == 0
     }
 }
