@@ -1,12 +1,14 @@
 //! `duramen demo`: appends real records, archives them, loses them twice, and gets them back.
 //!
 //! Everything goes through the interfaces that users have: a node with its ports, the client, the restore library.
-//! Each step says what it does, how long it took, and the command that a person would type for it.
+//! Each step says what it does, how long it took, and the commands that a person would type for it. They work as they are
+//! in a directory that was kept.
 
 mod cluster;
 mod content;
 mod input;
 mod script;
+mod typed;
 
 use std::path::PathBuf;
 
@@ -22,15 +24,16 @@ pub struct DemoArgs {
     /// Take the records from this file, one JSON object a line [default: 1,707 earthquakes that come with the program]
     #[arg(long, value_name = "FILE")]
     input: Option<PathBuf>,
-    /// The field that names a record's stream; records without it go to the stream `records`
-    #[arg(long, value_name = "NAME", default_value = "net")]
-    stream_field: String,
-    /// The field that is a record's key
-    #[arg(long, value_name = "NAME", default_value = "id")]
-    key_field: String,
-    /// The field that is a record's timestamp, in milliseconds since 1970
-    #[arg(long, value_name = "NAME", default_value = "time")]
-    timestamp_field: String,
+    /// The field that names a record's stream [default: net, if every record has it; else all go to the stream `records`]
+    #[arg(long, value_name = "NAME")]
+    stream_field: Option<String>,
+    /// The field that is a record's key [default: id, if every record has it; else there are no keys]
+    #[arg(long, value_name = "NAME")]
+    key_field: Option<String>,
+    /// The field that is a record's timestamp, in milliseconds since 1970 or RFC 3339 [default: time, if every record has
+    /// it; else the time of the append]
+    #[arg(long, value_name = "NAME")]
+    timestamp_field: Option<String>,
 }
 
 /// Runs the demo; an error where a comparison failed.

@@ -1,6 +1,6 @@
 //! The steps of the demo.
 
-use std::fmt::Display;
+use std::fs::File;
 use std::future::Future;
 use std::io::Write as _;
 use std::path::Path;
@@ -16,6 +16,8 @@ use duramen_types::{BranchName, Clock, CursorName, NodeId, Offset, StreamName, S
 
 use super::cluster::Running;
 use super::content::Content;
+use super::input::Input;
+use super::typed::{self, Typed};
 use super::{DemoArgs, input};
 use crate::NO_TIMESTAMP;
 
@@ -23,6 +25,8 @@ use crate::NO_TIMESTAMP;
 const BATCH: usize = 100;
 /// The branch that the demo goes back with.
 const BRANCH: &str = "before-the-mishap";
+/// The first record after the disaster.
+const GOES_ON: &str = "it goes on";
 
 /// Prints a line. The demo goes on to its end where nobody reads any more: its exit code still says how it went.
 fn say(line: &str) {
@@ -36,16 +40,20 @@ struct Narrator {
 }
 
 impl Narrator {
-    /// Announces a step with its command, does it, and prints what it gives.
+    /// Announces a step with its commands, does it, and prints what it gives.
     async fn step<T>(
         &mut self,
         what: &str,
-        command: impl Display,
+        commands: Vec<String>,
         work: impl Future<Output = anyhow::Result<(T, String)>>,
     ) -> anyhow::Result<T> {
         self.step += 1;
         say(&format!("{:>2}. {what}", self.step));
-        say(&format!("    $ {command}"));
+        for command in &commands {
+            // A comment is for the person at the shell.
+            let prompt = if command.starts_with('#') { "" } else { "$ " };
+            say(&format!("    {prompt}{command}"));
+        }
         let begun = self.clock.monotonic();
         let (value, result) = work.await.with_context(|| format!("step {}: {what}", self.step))?;
         let took = self.clock.monotonic().saturating_sub(begun);
@@ -59,22 +67,30 @@ pub async fn play(args: &DemoArgs, directory: &Path) -> anyhow::Result<()> {
     let clock: Arc<dyn Clock> = Arc::new(SystemClock::new());
     let begun = clock.monotonic();
     let mut narrator = Narrator { clock: Arc::clone(&clock), step: 0 };
-    let records = input::read(args)?;
+    let input = input::read(args)?;
     let (data, other) = (directory.join("node"), directory.join("branch-node"));
-    let url = format!("file://{}", directory.join("archive").display());
+    let url = url::Url::from_file_path(directory.join("archive"))
+        .map_err(|()| anyhow::anyhow!("{} is no absolute path", directory.display()))?
+        .to_string();
+    let typed = Typed { data: data.clone(), other: other.clone(), url: url.clone() };
     let branch = BranchName::parse(BRANCH)?;
     let store =
         Store::open(&url, &StoreOptions::default(), Arc::clone(&clock), Random::from_system()).await?;
-    let file = args
-        .input
-        .as_ref()
-        .map_or("service/data/earthquakes.jsonl".into(), |path| path.display().to_string());
-    let (data_shown, other_shown) = (data.display(), other.display());
+    let file = match &args.input {
+        Some(path) => path.canonicalize().with_context(|| format!("{}", path.display()))?,
+        None => {
+            let file = directory.join("earthquakes.jsonl");
+            File::create_new(&file)
+                .and_then(|mut file| file.write_all(input::EARTHQUAKES.as_bytes()))
+                .with_context(|| format!("{}", file.display()))?;
+            file
+        }
+    };
 
     let node = narrator
         .step(
             "Start a node that archives to a directory",
-            format!("duramen serve --data {data_shown} --archive {url}"),
+            vec![typed::OWN_TERMINAL.to_owned(), typed.serve()],
             async {
                 let node = Running::start(&data, &url, None).await?;
                 let address = node.client.endpoint().to_owned();
@@ -83,36 +99,45 @@ pub async fn play(args: &DemoArgs, directory: &Path) -> anyhow::Result<()> {
         )
         .await?;
 
-    let append = format!(
-        "duramenctl append --stream-field {} --key-field {} --timestamp-field {} {file}",
-        args.stream_field, args.key_field, args.timestamp_field
-    );
+    let (first, count) = input
+        .streams
+        .iter()
+        .next()
+        .map(|(name, records)| (name.clone(), records.len()))
+        .context("no records")?;
+    let whose = if input.fields.stream.is_some() { "the stream that it names" } else { "one stream" };
     narrator
-        .step("Append every record to the stream of its network", append, append_all(&node, &records))
+        .step(
+            &format!("Append every record to {whose}"),
+            vec![typed::append(&input.fields, &first, &file)],
+            append_all(&node, &input),
+        )
         .await?;
 
     let cursor = CursorName::parse("seismologist")?;
-    let (first, count) =
-        records.iter().next().map(|(name, records)| (name.clone(), records.len())).context("no records")?;
     let half = Offset::new(u64::try_from(count / 2)?);
     let original = narrator
         .step(
             "Read everything back, and remember it; a consumer commits its position",
-            format!("duramenctl read {first} --json; duramenctl cursor commit {first} {cursor} {half}"),
+            vec![
+                typed::read_all(input.streams.keys(), None),
+                format!("duramenctl cursor commit {} {cursor} {half}", typed::operand(&first)),
+            ],
             async {
                 node.client.commit_cursor(&first, &cursor, half).await?;
                 let content = Content::of(&node.client).await?;
-                let found = u64::try_from(records.values().map(Vec::len).sum::<usize>())?;
+                let found = u64::try_from(input.records())?;
                 anyhow::ensure!(
                     content.records == found,
                     "{} records were read, {found} were appended",
                     content.records
                 );
                 let summary = format!(
-                    "{} records in {} streams, {} bytes",
+                    "{} records in {} streams, {} bytes; cksum: {}",
                     content.records,
                     content.streams(),
-                    content.bytes
+                    content.bytes,
+                    content.cksum()
                 );
                 Ok((content, summary))
             },
@@ -123,24 +148,28 @@ pub async fn play(args: &DemoArgs, directory: &Path) -> anyhow::Result<()> {
 
     let (deleted, spoiled) = {
         let mut by_size: Vec<_> =
-            records.iter().map(|(name, records)| (records.len(), name.clone())).collect();
+            input.streams.iter().map(|(name, records)| (records.len(), name.clone())).collect();
         by_size.sort_unstable_by(|a, b| b.cmp(a));
         let deleted = by_size.first().context("no streams")?.1.clone();
         let spoiled = by_size.get(1).unwrap_or(by_size.first().context("no streams")?).1.clone();
         (deleted, spoiled)
     };
+    let wrong: Vec<String> = (1..=3).map(|n| format!("wrong record {n}")).collect();
     narrator
         .step(
             "The mishap: somebody deletes a stream, and a program appends wrong records",
-            format!("duramenctl stream delete {deleted}; echo oops | duramenctl append {spoiled} -"),
-            mishap(&node, &deleted, &spoiled),
+            vec![
+                format!("duramenctl stream delete {}", typed::operand(&deleted)),
+                typed::append_lines(&spoiled, &wrong),
+            ],
+            mishap(&node, &deleted, &spoiled, &wrong),
         )
         .await?;
 
     narrator
         .step(
             "Archive all of it, mishap included: a bad write is archived like a good one",
-            "duramenctl archive flush",
+            vec!["duramenctl archive flush".to_owned()],
             async {
                 let status = node.node.archive_flush().await?;
                 Ok(((), format!("{} entries wait for the archive at {}", status.lag_entries, status.url)))
@@ -151,11 +180,18 @@ pub async fn play(args: &DemoArgs, directory: &Path) -> anyhow::Result<()> {
     narrator
         .step(
             "Look at the past without restoring anything",
-            format!("duramenctl read {deleted} --as-of {instant_shown}"),
+            vec![typed::read_all(original.names(), Some(instant))],
             async {
                 let past = original.as_of(&node.client, instant).await?;
                 past.must_equal(&original, "the read as of the instant before")?;
-                Ok(((), format!("as of {instant_shown}: all {} records, equal byte for byte", past.records)))
+                Ok((
+                    (),
+                    format!(
+                        "as of {instant_shown}: all {} records, equal byte for byte; cksum: {}",
+                        past.records,
+                        past.cksum()
+                    ),
+                ))
             },
         )
         .await?;
@@ -163,7 +199,7 @@ pub async fn play(args: &DemoArgs, directory: &Path) -> anyhow::Result<()> {
     narrator
         .step(
             "Branch at the instant before; nothing is copied",
-            format!("duramen-restore branch {branch} --archive {url} --target-time {instant_shown}"),
+            vec![format!("{} --target-time {instant_shown}", typed.restore(&format!("branch {branch}")))],
             async {
                 let (parent, target) = (main_branch()?, Target::Time(instant));
                 let report = duramen_restore::branch(
@@ -182,7 +218,12 @@ pub async fn play(args: &DemoArgs, directory: &Path) -> anyhow::Result<()> {
     narrator
         .step(
             "Open the branch in a second node, beside the first, and compare",
-            format!("duramen serve --data {other_shown} --archive {url} --branch {branch}"),
+            vec![
+                typed::OWN_TERMINAL.to_owned(),
+                typed.serve_branch(&branch),
+                typed::read_all_of_branch(original.names()),
+                typed::cursor_of_branch(&first, &cursor),
+            ],
             async {
                 let node = Running::start(&other, &url, Some(&branch)).await?;
                 let content = Content::of(&node.client).await?;
@@ -193,9 +234,10 @@ pub async fn play(args: &DemoArgs, directory: &Path) -> anyhow::Result<()> {
                 Ok((
                     (),
                     format!(
-                        "{} records in {} streams, equal byte for byte; the cursor is at {half} again",
+                        "{} records in {} streams, equal byte for byte; cksum: {}; the cursor is at {half} again",
                         content.records,
-                        content.streams()
+                        content.streams(),
+                        content.cksum()
                     ),
                 ))
             },
@@ -205,14 +247,18 @@ pub async fn play(args: &DemoArgs, directory: &Path) -> anyhow::Result<()> {
     let present = Content::of(&node.client).await?;
     node.stop().await?;
     narrator
-        .step("The disaster: the node's disk is gone", format!("rm -rf {data_shown}"), async {
-            std::fs::remove_dir_all(&data)?;
-            Ok(((), format!("{data_shown} is deleted")))
-        })
+        .step(
+            "The disaster: the node's disk is gone",
+            vec![typed::STOP_FIRST.to_owned(), typed.lose_disk()],
+            async {
+                std::fs::remove_dir_all(&data)?;
+                Ok(((), format!("{} is deleted", data.display())))
+            },
+        )
         .await?;
 
     narrator
-        .step("Rebuild the node from the archive alone", format!("duramen-restore hydrate --archive {url} --to {data_shown} --latest"), async {
+        .step("Rebuild the node from the archive alone", vec![typed.hydrate()], async {
             let options = HydrateOptions::new(NodeId::new(1));
             let report = duramen_restore::hydrate(&store, &main_branch()?, &Target::Latest, &data, &options).await?;
             let Reach { segments, snapshots, bytes } = report.fetched;
@@ -223,19 +269,26 @@ pub async fn play(args: &DemoArgs, directory: &Path) -> anyhow::Result<()> {
     narrator
         .step(
             "Start it again and compare with what it held",
-            format!("duramen serve --data {data_shown} --archive {url}"),
+            vec![
+                typed::OWN_TERMINAL.to_owned(),
+                typed.serve(),
+                typed::read_all(present.names(), None),
+                typed::append_lines(&spoiled, &[GOES_ON.to_owned()]),
+            ],
             async {
                 let node = Running::start(&data, &url, None).await?;
                 let content = Content::of(&node.client).await?;
                 content.must_equal(&present, "the rebuilt node")?;
                 let appended =
-                    node.client.append(&spoiled, &[record("it goes on")], &AppendOptions::default()).await?;
+                    node.client.append(&spoiled, &[record(GOES_ON)], &AppendOptions::default()).await?;
                 node.stop().await?;
                 Ok((
                     (),
                     format!(
-                        "{} records, equal byte for byte; the next one got offset {}",
-                        content.records, appended.offsets.start
+                        "{} records, equal byte for byte; cksum: {}; the next one got offset {}",
+                        content.records,
+                        content.cksum(),
+                        appended.offsets.start
                     ),
                 ))
             },
@@ -246,7 +299,7 @@ pub async fn play(args: &DemoArgs, directory: &Path) -> anyhow::Result<()> {
         narrator
             .step(
                 &format!("Verify every byte of branch {name}"),
-                format!("duramen-restore verify --archive {url} --branch {name} --full"),
+                vec![format!("{} --branch {name} --full", typed.restore("verify"))],
                 async {
                     let report =
                         duramen_restore::verify(&store, &name, &VerifyOptions::new(Depth::Full)).await?;
@@ -270,9 +323,16 @@ pub async fn play(args: &DemoArgs, directory: &Path) -> anyhow::Result<()> {
     }
     let took = clock.monotonic().saturating_sub(begun);
     say(&format!("Done in {:.1} s: every comparison held.", took.as_secs_f64()));
-    if args.keep.is_some() {
-        say(&format!("Everything is in {}: type the commands above to play with it.", directory.display()));
-    }
+    say(&match args.keep {
+        Some(_) => format!(
+            "Everything is in {}, where the commands above work as they are: begin with the node of step 1. What was \
+             lost, found and compared gives the same sums again; steps 2 and 4 append and delete once more.",
+            directory.display()
+        ),
+        None => {
+            "Its directory is gone again. With --keep DIR it stays, and the commands work in it.".to_owned()
+        }
+    });
     Ok(())
 }
 
@@ -288,22 +348,33 @@ fn record(text: &str) -> Record {
     }
 }
 
-async fn append_all(node: &Running, records: &input::Input) -> anyhow::Result<((), String)> {
+async fn append_all(node: &Running, input: &Input) -> anyhow::Result<((), String)> {
     let (mut count, mut batches) = (0u64, 0u64);
-    for (stream, records) in records {
+    for (stream, records) in &input.streams {
         for batch in records.chunks(BATCH) {
             let appended = node.client.append(stream, batch, &AppendOptions::default()).await?;
             count += appended.offsets.end.since(appended.offsets.start);
             batches += 1;
         }
     }
-    Ok(((), format!("{count} records in {batches} batches to {} streams, each batch fsynced", records.len())))
+    Ok((
+        (),
+        format!(
+            "{count} records in {batches} batches to {} streams, each batch fsynced",
+            input.streams.len()
+        ),
+    ))
 }
 
-async fn mishap(node: &Running, deleted: &StreamName, spoiled: &StreamName) -> anyhow::Result<((), String)> {
+async fn mishap(
+    node: &Running,
+    deleted: &StreamName,
+    spoiled: &StreamName,
+    wrong: &[String],
+) -> anyhow::Result<((), String)> {
     node.client.delete_stream(deleted).await?;
-    let oops: Vec<Record> = (1..=3).map(|n| record(&format!("wrong record {n}"))).collect();
-    let appended = node.client.append(spoiled, &oops, &AppendOptions::default()).await?;
+    let wrong: Vec<Record> = wrong.iter().map(|text| record(text)).collect();
+    let appended = node.client.append(spoiled, &wrong, &AppendOptions::default()).await?;
     Ok((
         (),
         format!("{deleted} is deleted; {spoiled} has wrong records from offset {}", appended.offsets.start),
