@@ -349,7 +349,7 @@ pub struct ReadArgs {
     /// At the tail, wait for more.
     #[arg(long, conflicts_with = "as_of")]
     pub follow: bool,
-    /// Read the stream as it was at this instant: RFC 3339, or relative as -15m.
+    /// Read the stream as it was at this instant: RFC 3339, relative as -15m, or microseconds since 1970.
     #[arg(long, value_name = "TIME", allow_hyphen_values = true)]
     pub as_of: Option<String>,
 }

@@ -1,4 +1,4 @@
-//! Instants as people write them: `2026-11-21T14:29:59Z`, `-15m`, `now`.
+//! Instants as people and programs write them: `2026-11-21T14:29:59Z`, `-15m`, `now`, microseconds since 1970.
 //!
 //! ```
 //! use duramen_client::when;
@@ -16,13 +16,18 @@ use jiff::Timestamp;
 
 /// Text that is no instant; the sentence says what would be one.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("{text:?} is not a time: {reason}; write 2026-11-21T14:29:59Z, -15m or now")]
+#[error("{text:?} is not a time: {reason}; write 2026-11-21T14:29:59Z, -15m, now or microseconds since 1970")]
 pub struct Error {
     text: String,
     reason: String,
 }
 
-/// Reads an instant: RFC 3339 with its zone, `now`, or a duration before `now` such as `-15m`, `-1h30m`, `-2days`.
+/// Microseconds since 1970 of an instant in 2001, the earliest that is taken as a number: a smaller number is most likely
+/// one of seconds or milliseconds, and no log was here before.
+const SMALLEST_MICROS: u64 = 1_000_000_000_000_000;
+
+/// Reads an instant: RFC 3339 with its zone, `now`, a duration before `now` such as `-15m`, `-1h30m`, `-2days`, or
+/// microseconds since 1970, as answers of a node have them.
 ///
 /// Fractions of a microsecond are cut off. An instant in the future is an instant; whoever asks for one that must have
 /// passed checks that.
@@ -36,6 +41,16 @@ pub fn parse(text: &str, now: HybridTime) -> Result<HybridTime, Error> {
         return match u64::try_from(ago.as_micros()) {
             Ok(ago) if ago <= now.as_micros() => Ok(now.before(std::time::Duration::from_micros(ago))),
             _ => Err(wrong(text, "it lies before 1970")),
+        };
+    }
+    if !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit()) {
+        return match text.parse::<u64>() {
+            Ok(micros) if micros >= SMALLEST_MICROS => Ok(HybridTime::from_micros(micros)),
+            Ok(_) => Err(wrong(
+                text,
+                "a number is one of microseconds since 1970, and this one is too small (are they seconds or milliseconds?)",
+            )),
+            Err(error) => Err(wrong(text, error.to_string())),
         };
     }
     let instant: Timestamp = text.parse().map_err(|error: jiff::Error| {
@@ -95,6 +110,21 @@ mod tests {
     }
 
     #[test]
+    fn a_number_is_one_of_microseconds() {
+        assert_eq!(micros("1763735399000001"), 1_763_735_399_000_001);
+        assert_eq!(micros(&NOW.to_string()), NOW.as_micros());
+        for (text, part) in [
+            ("1763735399", "seconds or milliseconds"),
+            ("1763735399123", "seconds or milliseconds"),
+            ("0", "too small"),
+            ("99999999999999999999", "too large"),
+        ] {
+            let message = parse(text, NOW).unwrap_err().to_string();
+            assert!(message.contains(part), "{text:?} gave {message}");
+        }
+    }
+
+    #[test]
     fn a_relative_time_counts_back_from_now() {
         assert_eq!(micros("now"), NOW.as_micros());
         assert_eq!(micros("-15m"), NOW.as_micros() - 900_000_000);
@@ -119,7 +149,7 @@ mod tests {
         ] {
             let message = parse(text, NOW).unwrap_err().to_string();
             assert!(message.contains(part), "{text:?} gave {message}");
-            assert!(message.contains("write 2026-11-21T14:29:59Z, -15m or now"), "{message}");
+            assert!(message.contains("write 2026-11-21T14:29:59Z, -15m, now or micro"), "{message}");
         }
     }
 

@@ -18,7 +18,7 @@ Exit codes:
   5  a branch, stream, restore point, hold or archive that was named does not exist
   6  try again later: the store can't be reached, or throttles
 
-Times are RFC 3339 with a zone (2026-11-21T14:29:59Z) or relative to now (-15m, -1h30m).";
+Times are RFC 3339 with a zone (2026-11-21T14:29:59Z), relative to now (-15m, -1h30m), or microseconds since 1970.";
 
 /// Brings a log back from its archive, or branches it, as it was at any instant.
 #[derive(Debug, Parser)]
@@ -218,7 +218,7 @@ pub(crate) enum FormatArg {
 #[derive(Debug, Args)]
 #[group(multiple = false)]
 pub(crate) struct TargetArgs {
-    /// With everything up to this instant: RFC 3339 with a zone, or relative such as -15m
+    /// With everything up to this instant: RFC 3339 with a zone, relative such as -15m, or microseconds since 1970
     #[arg(long, value_name = "TIME", allow_hyphen_values = true)]
     pub target_time: Option<String>,
     /// At these positions: `shard:index` for every shard, a plan's JSON, or @FILE with either

@@ -5,6 +5,7 @@ use std::fmt;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;
+use duramen_client::when;
 use duramen_types::HybridTime;
 use duramen_types::batch::{Record, RecordRef};
 use serde::de::{Error as _, MapAccess, SeqAccess, Visitor};
@@ -132,19 +133,20 @@ impl<'de> Deserialize<'de> for Millis {
 
 /// An instant in RFC 3339.
 pub(super) fn instant(text: &str) -> Result<jiff::Timestamp, String> {
-    // In a query, the plus of a zone such as +02:00 stands for a blank unless it is escaped.
-    let unescaped = || text.rsplit_once(' ').map(|(time, zone)| format!("{time}+{zone}"));
     text.parse()
-        .or_else(|error| unescaped().ok_or(error)?.parse())
+        .or_else(|error| unescaped(text).ok_or(error)?.parse())
         .map_err(|_| format!("{text:?} is not a time like 2026-11-21T14:29:59Z"))
 }
 
-/// An instant in RFC 3339 as a hybrid time.
-pub(super) fn hybrid(text: &str) -> Result<HybridTime, Failure> {
-    let micros = instant(text).map_err(Failure::invalid)?.as_microsecond();
-    u64::try_from(micros)
-        .map(HybridTime::from_micros)
-        .map_err(|_| Failure::invalid(format!("{text:?} is before 1970")))
+/// An instant of the past as programs, people and this interface's own answers write it; `now` is what counts as now.
+pub(super) fn hybrid(name: &str, text: &str, now: HybridTime) -> Result<HybridTime, Failure> {
+    let found = when::parse(text, now).or_else(|error| when::parse(&unescaped(text).ok_or(error)?, now));
+    found.map_err(|error| Failure::invalid(format!("{name}: {error}")))
+}
+
+/// A time whose plus was taken for a blank: in a query, the plus of a zone such as +02:00 stands for one.
+fn unescaped(text: &str) -> Option<String> {
+    text.rsplit_once(' ').map(|(time, zone)| format!("{time}+{zone}"))
 }
 
 /// A record to append.

@@ -46,7 +46,8 @@ pub(super) struct ReadQuery {
     /// Stop before the records' batches exceed this many bytes; at least one is read. 1 MiB by default and 16 MiB at
     /// most; with `follow` no limit by default.
     max_bytes: Option<u64>,
-    /// The stream as it was at this RFC 3339 time, even if it was trimmed or deleted since. Not with `follow`.
+    /// The stream as it was at this instant, even if it was trimmed or deleted since: an RFC 3339 time, microseconds since
+    /// 1970 as `time` in answers, or relative to now such as `-15m`. Not with `follow`.
     as_of: Option<String>,
     /// How bytes are written: `text` as strings where they are UTF-8, else as `{"base64": …}`; `base64` always so.
     #[serde(default)]
@@ -125,7 +126,7 @@ pub(super) async fn read_records(
         max_records: page(query.limit, RECORDS, MOST_RECORDS),
         max_bytes: page(query.max_bytes, BYTES, MOST_BYTES),
         follow: query.follow,
-        as_of: query.as_of.as_deref().map(hybrid).transpose()?,
+        as_of: query.as_of.as_deref().map(|text| hybrid("as_of", text, edge.node.wall_time())).transpose()?,
         // The middleware has merged what the client has seen.
         seen: HybridTime::ZERO,
     };

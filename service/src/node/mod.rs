@@ -74,6 +74,11 @@ struct Inner {
 pub struct Node(Arc<Inner>);
 
 impl Node {
+    /// What this machine's clock shows.
+    pub fn wall_time(&self) -> HybridTime {
+        self.0.clock.wall().now()
+    }
+
     /// The highest hybrid time that this node has stamped or seen: every response carries it.
     pub fn latest_time(&self) -> HybridTime {
         self.0.clock.latest()
