@@ -390,7 +390,9 @@ mod tests {
 
     fn plan(args: &[&str]) -> Result<Plan, Failure> {
         let args = ["duramenctl", "append"].iter().chain(args);
-        let Command::Append(args) = Cli::try_parse_from(args).unwrap().command else { panic!("no append") };
+        let Command::Append { args, .. } = Cli::try_parse_from(args).unwrap().command else {
+            panic!("no append")
+        };
         Plan::new(&args, false)
     }
 

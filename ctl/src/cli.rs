@@ -9,6 +9,8 @@ use duramen_types::{
     StreamConfig, StreamName, TenantName, TimestampPolicy,
 };
 
+use crate::connection::{AdminArg, BeforeArgs, EndpointArg, TenantArg};
+
 const EXIT_CODES: &str = "Exit codes:
   0  done (health: ok)
   1  failed; what was asked for was not done (health: degraded)
@@ -19,27 +21,8 @@ const EXIT_CODES: &str = "Exit codes:
 #[derive(Debug, Parser)]
 #[command(name = "duramenctl", version = env!("DURAMEN_VERSION"), after_help = EXIT_CODES, after_long_help = EXIT_CODES)]
 pub struct Cli {
-    /// Where the node serves clients.
-    #[arg(
-        long,
-        global = true,
-        value_name = "URL",
-        env = "DURAMEN_ENDPOINT",
-        default_value = "http://127.0.0.1:7700"
-    )]
-    pub endpoint: String,
-    /// Where the node serves operators.
-    #[arg(
-        long,
-        global = true,
-        value_name = "URL",
-        env = "DURAMEN_ADMIN",
-        default_value = "http://127.0.0.1:7702"
-    )]
-    pub admin: String,
-    /// The tenant whose streams are meant [default: default].
-    #[arg(long, global = true, value_name = "NAME", value_parser = TenantName::parse)]
-    pub tenant: Option<TenantName>,
+    #[command(flatten)]
+    pub before: BeforeArgs,
     /// Print JSON: one document, or one a line where there are many.
     #[arg(long, global = true)]
     pub json: bool,
@@ -50,36 +33,85 @@ pub struct Cli {
 #[derive(Debug, Subcommand)]
 pub enum Command {
     /// Create, list, change, trim and delete streams.
-    #[command(subcommand)]
-    Stream(StreamCommand),
+    Stream {
+        #[command(flatten)]
+        endpoint: EndpointArg,
+        #[command(flatten)]
+        tenant: TenantArg,
+        #[command(subcommand)]
+        command: StreamCommand,
+    },
     /// Append records: one a line, or with --import what `export` and `read --json` write.
-    Append(AppendArgs),
+    Append {
+        #[command(flatten)]
+        endpoint: EndpointArg,
+        #[command(flatten)]
+        tenant: TenantArg,
+        #[command(flatten)]
+        args: AppendArgs,
+    },
     /// Read records.
-    Read(ReadArgs),
+    Read {
+        #[command(flatten)]
+        endpoint: EndpointArg,
+        #[command(flatten)]
+        tenant: TenantArg,
+        #[command(flatten)]
+        args: ReadArgs,
+    },
     /// Read and set consumers' positions.
-    #[command(subcommand)]
-    Cursor(CursorCommand),
+    Cursor {
+        #[command(flatten)]
+        endpoint: EndpointArg,
+        #[command(flatten)]
+        tenant: TenantArg,
+        #[command(subcommand)]
+        command: CursorCommand,
+    },
     /// Create and list tenants.
-    #[command(subcommand)]
-    Tenant(TenantCommand),
+    Tenant {
+        #[command(flatten)]
+        endpoint: EndpointArg,
+        #[command(subcommand)]
+        command: TenantCommand,
+    },
     /// Name instants that a restore can go back to.
-    #[command(subcommand)]
-    RestorePoint(RestorePointCommand),
+    RestorePoint {
+        #[command(flatten)]
+        endpoint: EndpointArg,
+        #[command(subcommand)]
+        command: RestorePointCommand,
+    },
     /// Show what the node is doing.
-    Status,
+    Status {
+        #[command(flatten)]
+        admin: AdminArg,
+    },
     /// Print the node's metrics.
-    Metrics,
+    Metrics {
+        #[command(flatten)]
+        admin: AdminArg,
+    },
     /// Check the node: exit code 0 is ok, 1 degraded, 2 unhealthy or unreachable.
     Health {
+        #[command(flatten)]
+        admin: AdminArg,
         /// Exit with 0 for degraded too: for a supervisor that restarts what fails, where a restart heals nothing.
         #[arg(long)]
         degraded_ok: bool,
     },
     /// Look after the archive.
-    #[command(subcommand)]
-    Archive(ArchiveCommand),
+    Archive {
+        #[command(flatten)]
+        admin: AdminArg,
+        #[command(subcommand)]
+        command: ArchiveCommand,
+    },
     /// Have the node write a snapshot of its state machine to the archive.
-    Snapshot,
+    Snapshot {
+        #[command(flatten)]
+        admin: AdminArg,
+    },
     /// Print a completion script for a shell.
     Completions {
         #[arg(value_enum)]
@@ -430,7 +462,7 @@ mod tests {
     fn set(args: &[&str]) -> Result<ConfigChange, clap::Error> {
         let args = ["duramenctl", "stream", "set", "orders"].iter().chain(args);
         match Cli::try_parse_from(args)?.command {
-            Command::Stream(StreamCommand::Set { change, .. }) => Ok(change.change()),
+            Command::Stream { command: StreamCommand::Set { change, .. }, .. } => Ok(change.change()),
             other => panic!("{other:?}"),
         }
     }
@@ -473,7 +505,7 @@ mod tests {
     fn a_relative_time_is_no_flag() {
         let cli = Cli::try_parse_from(["duramenctl", "read", "orders", "--from", "-15m", "--as-of", "-1h"])
             .unwrap();
-        let Command::Read(args) = cli.command else { panic!("not a read") };
+        let Command::Read { args, .. } = cli.command else { panic!("not a read") };
         assert_eq!((args.from.as_str(), args.as_of.as_deref()), ("-15m", Some("-1h")));
     }
 }

@@ -4,6 +4,7 @@ mod admin;
 mod append;
 mod catalogue;
 mod cli;
+mod connection;
 mod failure;
 mod input;
 mod output;
@@ -16,6 +17,7 @@ use clap::{CommandFactory as _, Parser as _};
 use duramen_client::{Client, ConnectOptions};
 
 use crate::cli::{Cli, Command};
+use crate::connection::Connection;
 use crate::failure::Failure;
 
 /// A person waits: shorter than a service would.
@@ -23,6 +25,10 @@ const RETRY_FOR: Duration = Duration::from_secs(20);
 
 fn main() -> ExitCode {
     let cli = Cli::parse();
+    let to = match Connection::new(&cli, |name| std::env::var(name).ok()) {
+        Ok(to) => to,
+        Err(error) => error.exit(),
+    };
     let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
         Ok(runtime) => runtime,
         Err(error) => {
@@ -31,7 +37,7 @@ fn main() -> ExitCode {
             return failure.exit.into();
         }
     };
-    let (as_json, outcome) = (cli.json, runtime.block_on(run(cli)));
+    let (as_json, outcome) = (cli.json, runtime.block_on(run(cli, &to)));
     // A thread that waits for standard input must not hold the program.
     runtime.shutdown_background();
     match outcome {
@@ -43,27 +49,28 @@ fn main() -> ExitCode {
     }
 }
 
-async fn run(cli: Cli) -> Result<(), Failure> {
+async fn run(cli: Cli, to: &Connection) -> Result<(), Failure> {
+    let json = cli.json;
     match &cli.command {
-        Command::Stream(command) => catalogue::stream(&connect(&cli).await?, command, cli.json).await,
-        Command::Cursor(command) => catalogue::cursor(&connect(&cli).await?, command, cli.json).await,
-        Command::Tenant(command) => catalogue::tenant(&connect(&cli).await?, command, cli.json).await,
-        Command::RestorePoint(command) => {
-            catalogue::restore_point(&connect(&cli).await?, command, cli.json).await
+        Command::Stream { command, .. } => catalogue::stream(&connect(to).await?, command, json).await,
+        Command::Cursor { command, .. } => catalogue::cursor(&connect(to).await?, command, json).await,
+        Command::Tenant { command, .. } => catalogue::tenant(&connect(to).await?, command, json).await,
+        Command::RestorePoint { command, .. } => {
+            catalogue::restore_point(&connect(to).await?, command, json).await
         }
-        Command::Append(args) => {
-            let plan = append::Plan::new(args, cli.tenant.is_some())?;
-            append::run(&connect(&cli).await?, plan, cli.json).await
+        Command::Append { args, .. } => {
+            let plan = append::Plan::new(args, to.tenant.is_some())?;
+            append::run(&connect(to).await?, plan, json).await
         }
-        Command::Read(args) => {
+        Command::Read { args, .. } => {
             let options = read::options(args)?;
-            read::run(&connect(&cli).await?, &args.stream, options, cli.json).await
+            read::run(&connect(to).await?, &args.stream, options, json).await
         }
-        Command::Status => admin::show(&cli.admin, "/status", cli.json).await,
-        Command::Metrics => admin::metrics(&cli.admin, cli.json).await,
-        Command::Health { degraded_ok } => admin::health(&cli.admin, *degraded_ok, cli.json).await,
-        Command::Archive(command) => admin::archive(&cli.admin, *command, cli.json).await,
-        Command::Snapshot => admin::act(&cli.admin, "/admin/snapshot", cli.json).await,
+        Command::Status { .. } => admin::show(&to.admin, "/status", json).await,
+        Command::Metrics { .. } => admin::metrics(&to.admin, json).await,
+        Command::Health { degraded_ok, .. } => admin::health(&to.admin, *degraded_ok, json).await,
+        Command::Archive { command, .. } => admin::archive(&to.admin, *command, json).await,
+        Command::Snapshot { .. } => admin::act(&to.admin, "/admin/snapshot", json).await,
         Command::Completions { shell } => {
             let mut script = Vec::new();
             clap_complete::generate(*shell, &mut Cli::command(), "duramenctl", &mut script);
@@ -72,10 +79,10 @@ async fn run(cli: Cli) -> Result<(), Failure> {
     }
 }
 
-async fn connect(cli: &Cli) -> Result<Client, Failure> {
+async fn connect(to: &Connection) -> Result<Client, Failure> {
     let options = ConnectOptions { retry_for: RETRY_FOR, ..ConnectOptions::default() };
-    let client = Client::connect_with(&cli.endpoint, options).await?;
-    Ok(match &cli.tenant {
+    let client = Client::connect_with(&to.endpoint, options).await?;
+    Ok(match &to.tenant {
         Some(tenant) => client.with_tenant(tenant.clone()),
         None => client,
     })

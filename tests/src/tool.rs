@@ -46,7 +46,7 @@ impl Tool {
     /// `duramenctl`, with the addresses of `node`.
     pub fn ctl(node: &NodeProcess) -> Result<Self> {
         let tool = Self::at(&programs()?.duramenctl);
-        Ok(tool.args(["--endpoint", &node.client_url(), "--admin", &node.admin_url()]))
+        Ok(tool.variable("DURAMEN_ENDPOINT", &node.client_url()).variable("DURAMEN_ADMIN", &node.admin_url()))
     }
 
     /// `duramen-restore` on the archive at `url`.

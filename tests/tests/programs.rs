@@ -39,6 +39,24 @@ fn every_program_says_its_version_with_the_commit_and_its_exit_codes() -> Result
 }
 
 #[test]
+fn an_option_that_does_nothing_for_a_command_is_refused() -> Result<()> {
+    let programs = programs()?;
+    for (program, line, option) in [
+        (&programs.duramenctl, "read orders --admin http://127.0.0.1:1", "--admin"),
+        (&programs.duramenctl, "--admin http://127.0.0.1:1 read orders", "--admin"),
+        (&programs.duramenctl, "--tenant acme status", "--tenant"),
+        (&programs.duramenctl, "restore-point list --tenant acme", "--tenant"),
+        (&programs.duramenctl, "health --endpoint http://127.0.0.1:1", "--endpoint"),
+        (&programs.duramen_restore, "list --archive memory: --parallelism 2", "--parallelism"),
+        (&programs.duramen_restore, "hold list --archive memory: --branch main", "--branch"),
+        (&programs.duramen_restore, "export --all --latest --archive memory: --tenant acme", "--tenant"),
+    ] {
+        Tool::at(program).line(line).fail(2, &[option]).with_context(|| line.to_owned())?;
+    }
+    Ok(())
+}
+
+#[test]
 fn every_program_gives_completions_for_every_shell() -> Result<()> {
     for (name, program) in all()? {
         for shell in ["bash", "zsh", "fish", "elvish", "powershell"] {

@@ -41,9 +41,6 @@ pub(crate) struct Common {
     /// The archive: s3://bucket/prefix, gs://…, az://…, file:///directory
     #[arg(long, global = true, value_name = "URL", env = "DURAMEN_ARCHIVE")]
     pub archive: Option<String>,
-    /// The branch to work on
-    #[arg(long, global = true, value_name = "NAME", default_value = "main", env = "DURAMEN_BRANCH")]
-    pub branch: BranchName,
     /// The server of an S3-compatible store
     #[arg(long, global = true, value_name = "URL")]
     pub endpoint: Option<String>,
@@ -68,12 +65,17 @@ pub(crate) struct Common {
     /// How often a request is tried
     #[arg(long, global = true, value_name = "N")]
     pub attempts: Option<u32>,
-    /// How much is done at once (objects for hydrate, shards for verify)
-    #[arg(long, global = true, value_name = "N")]
-    pub parallelism: Option<usize>,
     /// Print JSON instead of tables and sentences
     #[arg(long, global = true)]
     pub json: bool,
+}
+
+/// Which history is meant.
+#[derive(Debug, Args)]
+pub(crate) struct BranchArg {
+    /// The branch to work on
+    #[arg(long, value_name = "NAME", default_value = "main", env = "DURAMEN_BRANCH")]
+    pub branch: BranchName,
 }
 
 #[derive(Debug, Clone, Copy, ValueEnum)]
@@ -112,10 +114,14 @@ pub(crate) enum Command {
     /// Says what a restore would do, and whether all that it needs is there
     Plan {
         #[command(flatten)]
+        on: BranchArg,
+        #[command(flatten)]
         target: TargetArgs,
     },
     /// Creates a branch at an instant of --branch; copies nothing
     Branch {
+        #[command(flatten)]
+        on: BranchArg,
         /// The new branch; made of the parent's name and the instant if it is left out
         name: Option<BranchName>,
         #[command(flatten)]
@@ -126,6 +132,8 @@ pub(crate) enum Command {
     },
     /// Creates a branch and downloads its history into a data directory; run again to go on after an interruption
     Hydrate {
+        #[command(flatten)]
+        on: BranchArg,
         /// The data directory: new or empty, or half restored (then without a target)
         #[arg(long, value_name = "DIR")]
         to: PathBuf,
@@ -137,12 +145,17 @@ pub(crate) enum Command {
         /// The new branch
         #[arg(long, value_name = "NAME")]
         new_branch: Option<BranchName>,
+        /// How many objects are downloaded at once
+        #[arg(long, value_name = "N")]
+        parallelism: Option<usize>,
         /// Print the plan and write nothing
         #[arg(long)]
         dry_run: bool,
     },
     /// Proves the archive, and records the verdict in it
     Verify {
+        #[command(flatten)]
+        on: BranchArg,
         /// Structure and chain continuity (the default)
         #[arg(long, conflicts_with = "full")]
         quick: bool,
@@ -152,19 +165,25 @@ pub(crate) enum Command {
         /// Skip what the newest clean verdict covers
         #[arg(long)]
         since: bool,
+        /// How many shards are verified at once
+        #[arg(long, value_name = "N")]
+        parallelism: Option<usize>,
         /// Do not write the verdict into the archive
         #[arg(long)]
         dry_run: bool,
     },
     /// Writes records as JSON lines, as they were at an instant
     Export {
+        #[command(flatten)]
+        on: BranchArg,
         /// The stream
         #[arg(required_unless_present = "all", conflicts_with = "all")]
         stream: Option<StreamName>,
         /// Every stream of every tenant
         #[arg(long)]
         all: bool,
-        #[arg(long, default_value = "default")]
+        /// The tenant of the stream
+        #[arg(long, value_name = "NAME", default_value = "default", conflicts_with = "all")]
         tenant: TenantName,
         #[arg(long, value_enum, default_value = "jsonl")]
         format: FormatArg,

@@ -12,7 +12,7 @@ use duramen_restore::{
     BranchOptions, Error, ExportFormat, HydrateOptions, Plan, Position, RepairOptions, Streams, Target,
     VerifyOptions,
 };
-use duramen_types::{Clock, HybridTime, SystemClock};
+use duramen_types::{BranchName, Clock, HybridTime, SystemClock};
 
 use super::args::{Cli, Command, Common, FormatArg, HoldCommand, TargetArgs};
 use super::print;
@@ -41,34 +41,32 @@ pub(crate) async fn run(cli: Cli) -> Result {
             print::show(&common, &listing, || print::listing(&listing))?;
             Ok(Outcome::Done)
         }
-        Command::Plan { target } => {
+        Command::Plan { on, target } => {
             let target = wanted(&target, now)?;
-            let view = BranchView::open(&store, &common.branch).await?;
+            let view = BranchView::open(&store, &on.branch).await?;
             let plan = duramen_restore::plan(&view, &target).await?;
             print::show(&common, &plan, || print::plan(&plan))?;
             Ok(Outcome::Done)
         }
-        Command::Branch { name, target, dry_run } => {
+        Command::Branch { on, name, target, dry_run } => {
             let target = wanted(&target, now)?;
             let options = BranchOptions { dry_run, ..BranchOptions::default() };
             let report =
-                duramen_restore::branch(&store, &common.branch, name.as_ref(), &target, &options).await?;
+                duramen_restore::branch(&store, &on.branch, name.as_ref(), &target, &options).await?;
             print::show(&common, &report, || {
                 print::branch(&report, &archive(&common, &report.plan), dry_run)
             })?;
             Ok(Outcome::Done)
         }
-        Command::Hydrate { to, target, node_id, new_branch, dry_run } => {
+        Command::Hydrate { on, to, target, node_id, new_branch, parallelism, dry_run } => {
             let progress = Progress::new("downloading");
             let mut options = HydrateOptions::new(node_id);
             options.branch = new_branch;
-            options.parallelism = common.parallelism.unwrap_or(options.parallelism);
+            options.parallelism = parallelism.unwrap_or(options.parallelism);
             options.dry_run = dry_run;
             options.observer = progress.observer.clone();
             let report = match chosen(&target, now)? {
-                Some(target) => {
-                    duramen_restore::hydrate(&store, &common.branch, &target, &to, &options).await?
-                }
+                Some(target) => duramen_restore::hydrate(&store, &on.branch, &target, &to, &options).await?,
                 None => duramen_restore::resume(&store, &to, &options).await?,
             };
             drop(progress);
@@ -77,22 +75,29 @@ pub(crate) async fn run(cli: Cli) -> Result {
             })?;
             Ok(Outcome::Done)
         }
-        Command::Verify { quick: _, full, since, dry_run } => {
+        Command::Verify { on, quick: _, full, since, parallelism, dry_run } => {
             let progress = Progress::new("verifying");
             let mut options = VerifyOptions::new(if full { Depth::Full } else { Depth::Quick });
             options.since = since;
-            options.parallelism = common.parallelism.unwrap_or(options.parallelism);
+            options.parallelism = parallelism.unwrap_or(options.parallelism);
             options.record = !dry_run;
             options.observer = progress.observer.clone();
-            let report = duramen_restore::verify(&store, &common.branch, &options).await?;
+            let report = duramen_restore::verify(&store, &on.branch, &options).await?;
             drop(progress);
             print::show(&common, &report, || print::verified(&report))?;
             Ok(if report.is_clean() { Outcome::Done } else { Outcome::Damage })
         }
-        Command::Export { stream, all: _, tenant, format, output, target } => {
+        Command::Export { on, stream, all: _, tenant, format, output, target } => {
             let target = wanted(&target, now)?;
             let streams = stream.map_or(Streams::All, |stream| Streams::One { tenant, stream });
-            export(&common, &store, &target, &streams, format, output.as_deref()).await
+            let asked = Export {
+                branch: &on.branch,
+                target: &target,
+                streams: &streams,
+                format,
+                output: output.as_deref(),
+            };
+            export(&store, asked, common.json).await
         }
         Command::Show { key } => {
             let value = duramen_restore::show(&store, &key).await?;
@@ -175,14 +180,17 @@ fn chosen(args: &TargetArgs, now: HybridTime) -> Result<Option<Target>> {
     })
 }
 
-async fn export(
-    common: &Common,
-    store: &Store,
-    target: &Target,
-    streams: &Streams,
+/// What an export was asked for.
+struct Export<'a> {
+    branch: &'a BranchName,
+    target: &'a Target,
+    streams: &'a Streams,
     format: FormatArg,
-    output: Option<&Path>,
-) -> Result {
+    output: Option<&'a Path>,
+}
+
+async fn export(store: &Store, export: Export<'_>, as_json: bool) -> Result {
+    let Export { branch, target, streams, format, output } = export;
     let format = match format {
         FormatArg::Jsonl => ExportFormat::Jsonl,
         FormatArg::JsonlGz => ExportFormat::JsonlGz,
@@ -197,15 +205,7 @@ async fn export(
         }
         None => Box::new(BufWriter::new(std::io::stdout())),
     };
-    let done = duramen_restore::export(
-        store,
-        &common.branch,
-        target,
-        streams,
-        format,
-        &mut *out,
-        &progress.observer,
-    );
+    let done = duramen_restore::export(store, branch, target, streams, format, &mut *out, &progress.observer);
     let report = match done.await {
         // Whoever reads the pipe has enough.
         Err(Error::Output(error)) if error.kind() == std::io::ErrorKind::BrokenPipe => {
@@ -222,7 +222,7 @@ async fn export(
     };
     drop(progress);
     let (records, streams, at) = (report.records, report.streams, when::format(report.time));
-    match (common.json, output) {
+    match (as_json, output) {
         (true, Some(_)) => print::json(&report)?,
         // Standard output has the records.
         (true, None) => eprintln!("{}", serde_json::json!(report)),
