@@ -6,12 +6,16 @@ use reqwest::{Method, StatusCode};
 use serde_json::Value;
 
 use crate::cli::ArchiveCommand;
+use crate::connection::Connection;
 use crate::failure::{FAILED, Failure, USAGE};
 use crate::output;
+use crate::wait::Awaited;
 
 const TIMEOUT: Duration = Duration::from_secs(10);
 /// Archiving, checking a store and writing a snapshot wait for the object store.
 const LONG_TIMEOUT: Duration = Duration::from_secs(300);
+
+const CHECK: &str = "/admin/archive/check";
 
 struct Answer {
     status: StatusCode,
@@ -19,27 +23,26 @@ struct Answer {
 }
 
 /// Shows the document at `path`.
-pub async fn show(admin: &str, path: &str, as_json: bool) -> Result<(), Failure> {
-    print(&call(admin, Method::GET, path, TIMEOUT).await?.document(path)?, as_json)
+pub async fn show(to: &Connection, path: &str, as_json: bool) -> Result<(), Failure> {
+    print(&call(to, Method::GET, path, TIMEOUT).await?.document(path)?, as_json)
 }
 
 /// Has the node do something, and shows its answer.
-pub async fn act(admin: &str, path: &str, as_json: bool) -> Result<(), Failure> {
-    print(&call(admin, Method::POST, path, LONG_TIMEOUT).await?.document(path)?, as_json)
+pub async fn act(to: &Connection, path: &str, as_json: bool) -> Result<(), Failure> {
+    print(&call(to, Method::POST, path, LONG_TIMEOUT).await?.document(path)?, as_json)
 }
 
-pub async fn archive(admin: &str, command: ArchiveCommand, as_json: bool) -> Result<(), Failure> {
+pub async fn archive(to: &Connection, command: ArchiveCommand, as_json: bool) -> Result<(), Failure> {
     match command {
-        ArchiveCommand::Status => show(admin, "/admin/archive/status", as_json).await,
-        ArchiveCommand::Flush => act(admin, "/admin/archive/flush", as_json).await,
-        ArchiveCommand::Check => check(admin, as_json).await,
+        ArchiveCommand::Status => show(to, "/admin/archive/status", as_json).await,
+        ArchiveCommand::Flush => act(to, "/admin/archive/flush", as_json).await,
+        ArchiveCommand::Check => check(to, as_json).await,
     }
 }
 
 /// Shows what each probe of the archive's store found; fails if one failed.
-async fn check(admin: &str, as_json: bool) -> Result<(), Failure> {
-    const PATH: &str = "/admin/archive/check";
-    let report = call(admin, Method::POST, PATH, LONG_TIMEOUT).await?.document(PATH)?;
+async fn check(to: &Connection, as_json: bool) -> Result<(), Failure> {
+    let report = call(to, Method::POST, CHECK, LONG_TIMEOUT).await?.document(CHECK)?;
     let probes = report.get("probes").and_then(Value::as_array).cloned().unwrap_or_default();
     let outcomes: Vec<(String, String)> = probes.iter().map(|probe| outcome(&probe["outcome"])).collect();
     if as_json {
@@ -73,8 +76,8 @@ fn outcome(outcome: &Value) -> (String, String) {
 }
 
 /// Prints the metrics: as they are, or each sample as a line of JSON.
-pub async fn metrics(admin: &str, as_json: bool) -> Result<(), Failure> {
-    let answer = call(admin, Method::GET, "/metrics", TIMEOUT).await?;
+pub async fn metrics(to: &Connection, as_json: bool) -> Result<(), Failure> {
+    let answer = call(to, Method::GET, "/metrics", TIMEOUT).await?;
     if !answer.status.is_success() {
         return Err(answer.refused("/metrics"));
     }
@@ -91,9 +94,9 @@ pub async fn metrics(admin: &str, as_json: bool) -> Result<(), Failure> {
 }
 
 /// Shows the node's health; the exit code is the verdict.
-pub async fn health(admin: &str, degraded_ok: bool, as_json: bool) -> Result<(), Failure> {
+pub async fn health(to: &Connection, degraded_ok: bool, as_json: bool) -> Result<(), Failure> {
     let unhealthy = |failure: Failure| failure.with_exit(USAGE);
-    let answer = call(admin, Method::GET, "/health", TIMEOUT).await.map_err(unhealthy)?;
+    let answer = call(to, Method::GET, "/health", TIMEOUT).await.map_err(unhealthy)?;
     // An unhealthy node may answer with an error status, and still says why.
     let Ok(document) = serde_json::from_str::<Value>(&answer.body) else {
         return Err(unhealthy(answer.refused("/health")));
@@ -119,7 +122,8 @@ fn print(document: &Value, as_json: bool) -> Result<(), Failure> {
     if as_json { output::json(document) } else { output::document(document) }
 }
 
-async fn call(admin: &str, method: Method, path: &str, timeout: Duration) -> Result<Answer, Failure> {
+async fn call(to: &Connection, method: Method, path: &str, usual: Duration) -> Result<Answer, Failure> {
+    let admin = &to.admin;
     let url = format!("{}{path}", admin.trim_end_matches('/'));
     let failed = |error: reqwest::Error| {
         let mut reason = error.to_string();
@@ -128,9 +132,6 @@ async fn call(admin: &str, method: Method, path: &str, timeout: Duration) -> Res
             reason = cause.to_string();
             source = cause.source();
         }
-        if error.is_timeout() {
-            reason = format!("no answer within {}", humantime::format_duration(timeout));
-        }
         let what = format!("the node's admin interface at {admin} cannot be asked for {path}: {reason}");
         Failure::failed(
             "unreachable",
@@ -138,11 +139,19 @@ async fn call(admin: &str, method: Method, path: &str, timeout: Duration) -> Res
             "start the node, or name its admin address with --admin or DURAMEN_ADMIN",
         )
     };
-    let client = reqwest::Client::builder().timeout(timeout).no_proxy().build().map_err(failed)?;
-    let response = client.request(method, &url).send().await.map_err(failed)?;
-    let status = response.status();
-    let body = response.text().await.map_err(failed)?;
-    Ok(Answer { status, body })
+    // A check leaves nothing that anybody asked for.
+    let is_action = method == Method::POST;
+    let is_change = is_action && path != CHECK;
+    let answer = async {
+        let client = reqwest::Client::builder().no_proxy().build().map_err(failed)?;
+        let response = client.request(method, &url).send().await.map_err(failed)?;
+        let status = response.status();
+        let body = response.text().await.map_err(failed)?;
+        Ok(Answer { status, body })
+    };
+    let why = if is_action { "it waits for the archive" } else { "the node is busy, or can't be reached" };
+    let what = || format!("the answer to {path} of the admin interface at {admin}");
+    to.patience(usual).wait(Awaited { what: &what, why, is_change }, answer).await?
 }
 
 impl Answer {

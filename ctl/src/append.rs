@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use bytesize::ByteSize;
 use duramen_client::{AckFuture, Appended, Appender, AppenderOptions, Client, Error};
-use duramen_types::{Clock as _, HybridTime, Offset, StreamName, SystemClock, TenantName};
+use duramen_types::{Acknowledgement, Clock as _, HybridTime, Offset, StreamName, SystemClock, TenantName};
 use futures::FutureExt as _;
 use indicatif::{ProgressBar, ProgressStyle};
 use serde_json::{Value, json};
@@ -17,6 +17,7 @@ use crate::cli::AppendArgs;
 use crate::failure::Failure;
 use crate::input::{Input, Named, Shape};
 use crate::output;
+use crate::wait::{Awaited, Patience, Silence};
 
 /// How often a line tells of progress where there is no terminal.
 const REPORT_EVERY: Duration = Duration::from_secs(5);
@@ -105,13 +106,16 @@ struct Run<'a> {
     clock: SystemClock,
     targets: BTreeMap<Place, Target>,
     waiting: VecDeque<Waiting>,
+    patience: Patience,
+    /// Since an answer came, or since one is due.
+    silence: Silence,
     progress: Progress,
     records: u64,
     bytes: u64,
 }
 
 /// Appends every line, and tells what came of it.
-pub async fn run(client: &Client, plan: Plan, as_json: bool) -> Result<(), Failure> {
+pub async fn run(client: &Client, plan: Plan, patience: Patience, as_json: bool) -> Result<(), Failure> {
     let mut input = Input::open(plan.file.as_deref(), plan.shape.import)?;
     let clock = SystemClock::new();
     let mut run = Run {
@@ -120,15 +124,18 @@ pub async fn run(client: &Client, plan: Plan, as_json: bool) -> Result<(), Failu
         clock,
         targets: BTreeMap::new(),
         waiting: VecDeque::new(),
+        patience,
+        silence: Silence::begin(),
         progress: Progress::new(input.size, as_json),
         records: 0,
         bytes: 0,
     };
     let outcome = run.work(&mut input).await;
     if outcome.is_err() {
-        // What was read before stays, so it is waited for; what else goes wrong with it comes second.
+        // What was read before stays, so it is waited for, unless that was too long already; what else goes wrong with
+        // it comes second.
         while !run.waiting.is_empty() {
-            let ack = next_ack(&mut run.waiting).await;
+            let Ok(ack) = run.next_ack(&input.name).await else { break };
             let _ = run.settle(&input.name, ack);
         }
     }
@@ -148,8 +155,8 @@ impl Run<'_> {
             let chunk = tokio::select! {
                 biased;
                 chunk = input.chunks.recv() => chunk,
-                ack = next_ack(&mut self.waiting) => {
-                    self.settle(&input.name, ack)?;
+                ack = self.next_ack(&input.name) => {
+                    self.settle(&input.name, ack?)?;
                     continue;
                 }
             };
@@ -173,10 +180,29 @@ impl Run<'_> {
             }
         }
         while !self.waiting.is_empty() {
-            let ack = next_ack(&mut self.waiting).await;
+            let ack = self.next_ack(&input.name).await?;
             self.settle(&input.name, ack)?;
         }
         Ok(())
+    }
+
+    /// The answer to the record that has waited longest; never, if none waits.
+    async fn next_ack(&mut self, input: &str) -> Result<Result<Appended, Error>, Failure> {
+        let count = self.waiting.len();
+        let Some(front) = self.waiting.front_mut() else { return std::future::pending().await };
+        let line = front.line;
+        let what = || match count {
+            1 => format!("the answer to {}", place(input, line)),
+            _ => format!("the answer to {count} records, from {} on", place(input, line)),
+        };
+        let why = match self.plan.options.acknowledgement {
+            Some(Acknowledgement::Archived) => {
+                "an append is acknowledged once the archive has it, which is not so yet"
+            }
+            _ => "the node is busy, waits for its disk or for other nodes, or can't be reached",
+        };
+        let awaited = Awaited { what: &what, why, is_change: true };
+        self.patience.wait_on(&mut self.silence, awaited, &mut front.ack).await
     }
 
     async fn append(&mut self, input: &str, line: u64, text: Vec<u8>) -> Result<(), Failure> {
@@ -188,9 +214,21 @@ impl Run<'_> {
         })?;
         let Some((named, record)) = record else { return Ok(()) };
         let to = self.destination(named).map_err(|failure| failure.at(&place(input, line)))?;
-        let target = self.target(&to).await.map_err(|failure| failure.at(&place(input, line)))?;
-        match target.appender.append(&record).await {
+        if self.waiting.is_empty() {
+            self.silence.broken();
+        }
+        self.target(&to).await.map_err(|failure| failure.at(&place(input, line)))?;
+        let target = self.targets.get_mut(&to).expect("it was put there above");
+        let appender = &mut target.appender;
+        let what = || format!("room for {} among the records without an answer", place(input, line));
+        let why = "the node is slow, waits for the archive, or can't be reached";
+        let awaited = Awaited { what: &what, why, is_change: true };
+        let taken = self.patience.wait_on(&mut self.silence, awaited, appender.append(&record)).await?;
+        match taken {
             Ok(ack) => {
+                if self.waiting.is_empty() {
+                    self.silence.broken();
+                }
                 self.waiting.push_back(Waiting { line, bytes, place: to, ack });
                 Ok(())
             }
@@ -248,6 +286,7 @@ impl Run<'_> {
     /// Books the answer to the record that has waited longest.
     fn settle(&mut self, input: &str, ack: Result<Appended, Error>) -> Result<(), Failure> {
         let Some(waiting) = self.waiting.pop_front() else { return Ok(()) };
+        self.silence.broken();
         let appended = ack.map_err(|error| {
             // All records of a batch have its error, and this is the first of them: the error may name a later one.
             let later = error.node().and_then(|node| node.record).and_then(|record| record.checked_sub(1));
@@ -297,14 +336,6 @@ impl Run<'_> {
             ByteSize(self.bytes),
             ByteSize(bytes_per_second),
         ))
-    }
-}
-
-/// The answer to the record that has waited longest; never, if none waits.
-async fn next_ack(waiting: &mut VecDeque<Waiting>) -> Result<Appended, Error> {
-    match waiting.front_mut() {
-        Some(front) => (&mut front.ack).await,
-        None => std::future::pending().await,
     }
 }
 

@@ -449,6 +449,30 @@ pub enum ArchiveCommand {
     Check,
 }
 
+impl StreamCommand {
+    pub const fn is_change(&self) -> bool {
+        !matches!(self, Self::List { .. } | Self::Describe { .. })
+    }
+}
+
+impl CursorCommand {
+    pub const fn is_change(&self) -> bool {
+        !matches!(self, Self::List { .. } | Self::Get { .. })
+    }
+}
+
+impl TenantCommand {
+    pub const fn is_change(&self) -> bool {
+        !matches!(self, Self::List)
+    }
+}
+
+impl RestorePointCommand {
+    pub const fn is_change(&self) -> bool {
+        !matches!(self, Self::List)
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -1,10 +1,13 @@
 //! Where the node is: options that a command has only if it uses them, and that may stand before the command as well.
 
+use std::time::Duration;
+
 use clap::error::ErrorKind;
 use clap::{Args, CommandFactory as _};
 use duramen_types::TenantName;
 
 use crate::cli::{Cli, Command};
+use crate::wait::Patience;
 
 const ENDPOINT: &str = "http://127.0.0.1:7700";
 const ADMIN: &str = "http://127.0.0.1:7702";
@@ -15,6 +18,9 @@ pub struct EndpointArg {
     /// Where the node serves clients [env: DURAMEN_ENDPOINT] [default: http://127.0.0.1:7700].
     #[arg(long, global = true, value_name = "URL")]
     pub endpoint: Option<String>,
+    /// How long the node may be silent while something is due, such as 90s or 5m [default: 60s].
+    #[arg(long, global = true, value_name = "DURATION", value_parser = timeout)]
+    pub timeout: Option<Duration>,
 }
 
 /// Whose streams are meant.
@@ -31,6 +37,9 @@ pub struct AdminArg {
     /// Where the node serves operators [env: DURAMEN_ADMIN] [default: http://127.0.0.1:7702].
     #[arg(long, global = true, value_name = "URL")]
     pub admin: Option<String>,
+    /// How long to wait for the answer, such as 90s or 5m [default: 10s; 5m where the answer waits for the archive].
+    #[arg(long, global = true, value_name = "DURATION", value_parser = timeout)]
+    pub timeout: Option<Duration>,
 }
 
 /// The same before the command, where it is not known yet which of them the command has.
@@ -46,6 +55,14 @@ pub struct BeforeArgs {
     /// The tenant whose streams are meant, for stream, append, read and cursor [default: default].
     #[arg(long, value_name = "NAME", value_parser = TenantName::parse)]
     tenant: Option<TenantName>,
+    /// How long to wait for an answer; each command's help has its default.
+    #[arg(long, value_name = "DURATION", value_parser = timeout)]
+    timeout: Option<Duration>,
+}
+
+fn timeout(text: &str) -> Result<Duration, String> {
+    let duration = humantime::parse_duration(text).map_err(|error| error.to_string())?;
+    if duration.is_zero() { Err("it must be longer than nothing".to_owned()) } else { Ok(duration) }
 }
 
 /// What a command is to talk to.
@@ -54,9 +71,18 @@ pub struct Connection {
     pub endpoint: String,
     pub admin: String,
     pub tenant: Option<TenantName>,
+    /// If one was given.
+    pub timeout: Option<Duration>,
+    /// Whether a program reads the answers.
+    pub as_json: bool,
 }
 
 impl Connection {
+    /// How long to wait, where `usual` is how long if nothing was said.
+    pub fn patience(&self, usual: Duration) -> Patience {
+        Patience::new(self.timeout.unwrap_or(usual), self.as_json)
+    }
+
     /// Puts together what stands before and after the command and in the environment; an option that does nothing for
     /// the command is wrong usage.
     pub fn new(cli: &Cli, variable: impl Fn(&str) -> Option<String>) -> Result<Self, clap::Error> {
@@ -65,6 +91,7 @@ impl Connection {
             ("--endpoint", cli.before.endpoint.is_some() && endpoint.is_none()),
             ("--tenant", cli.before.tenant.is_some() && tenant.is_none()),
             ("--admin", cli.before.admin.is_some() && admin.is_none()),
+            ("--timeout", cli.before.timeout.is_some() && endpoint.is_none() && admin.is_none()),
         ];
         if let Some((option, _)) = useless.into_iter().find(|(_, is_useless)| *is_useless) {
             let what = format!("{option} does nothing for this command: leave it out");
@@ -83,6 +110,11 @@ impl Connection {
             ),
             admin: url(admin.map(|arg| &arg.admin), &cli.before.admin, "DURAMEN_ADMIN", ADMIN),
             tenant: tenant.and_then(|arg| arg.tenant.clone()).or_else(|| cli.before.tenant.clone()),
+            timeout: endpoint
+                .and_then(|arg| arg.timeout)
+                .or_else(|| admin.and_then(|arg| arg.timeout))
+                .or(cli.before.timeout),
+            as_json: cli.json,
         })
     }
 }
@@ -137,6 +169,12 @@ mod tests {
         assert_eq!(tenant("duramenctl --tenant acme stream list").as_deref(), Some("acme"));
         assert_eq!(tenant("duramenctl stream list --tenant acme").as_deref(), Some("acme"));
         assert_eq!(tenant("duramenctl stream list"), None);
+        let timeout = |line| connection(line).unwrap().timeout;
+        assert_eq!(timeout("duramenctl read s --timeout 5m"), Some(Duration::from_secs(300)));
+        assert_eq!(timeout("duramenctl --timeout 1s archive flush"), Some(Duration::from_secs(1)));
+        assert_eq!(timeout("duramenctl status"), None);
+        assert!(connection("duramenctl status --timeout 0s").is_err());
+        assert!(connection("duramenctl --timeout 1s completions bash").is_err());
     }
 
     #[test]

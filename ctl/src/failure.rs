@@ -1,9 +1,12 @@
 //! What goes wrong, as people and scripts are told: one line what happened, one line what to do, an exit code.
 
 use std::io;
+use std::time::Duration;
 
 use duramen_client::{Error, ErrorCode};
 use serde_json::json;
+
+use crate::wait::Awaited;
 
 pub const FAILED: u8 = 1;
 pub const USAGE: u8 = 2;
@@ -42,6 +45,31 @@ impl Failure {
     pub fn of_node(self, code: ErrorCode, retryable: bool, may_have_had_effect: bool) -> Self {
         let exit = if may_have_had_effect { UNKNOWN_OUTCOME } else { self.exit };
         Self { code: code.as_str(), retryable, may_have_had_effect, exit, ..self }
+    }
+
+    /// Nothing was heard for as long as one would wait.
+    pub fn timeout(awaited: &Awaited<'_>, timeout: Duration) -> Self {
+        let longest = humantime::format_duration(timeout);
+        let (code, effect, exit, outcome) = match awaited.is_change {
+            true => (
+                ErrorCode::UnknownOutcome,
+                true,
+                UNKNOWN_OUTCOME,
+                "it may or may not have been done, or be yet",
+            ),
+            false => (ErrorCode::Unavailable, false, FAILED, "nothing was changed"),
+        };
+        let first = if awaited.is_change { "look what is there before doing it again" } else { "try again" };
+        let what =
+            format!("no answer within {longest} while waiting for {}: {outcome} [{code}]", (awaited.what)());
+        let advice =
+            format!("{first}; `duramenctl health` tells how the node is, and --timeout waits longer");
+        Self {
+            retryable: true,
+            may_have_had_effect: effect,
+            exit,
+            ..Self::failed(code.as_str(), what, advice)
+        }
     }
 
     /// The command's verdict is its exit code; all is said already.

@@ -9,6 +9,7 @@ mod failure;
 mod input;
 mod output;
 mod read;
+mod wait;
 
 use std::process::ExitCode;
 use std::time::Duration;
@@ -19,9 +20,12 @@ use duramen_client::{Client, ConnectOptions};
 use crate::cli::{Cli, Command};
 use crate::connection::Connection;
 use crate::failure::Failure;
+use crate::wait::{Awaited, Patience};
 
 /// A person waits: shorter than a service would.
 const RETRY_FOR: Duration = Duration::from_secs(20);
+/// How long a node may be silent.
+const TIMEOUT: Duration = Duration::from_secs(60);
 
 fn main() -> ExitCode {
     let cli = Cli::parse();
@@ -51,26 +55,37 @@ fn main() -> ExitCode {
 
 async fn run(cli: Cli, to: &Connection) -> Result<(), Failure> {
     let json = cli.json;
+    let patience = to.patience(TIMEOUT);
     match &cli.command {
-        Command::Stream { command, .. } => catalogue::stream(&connect(to).await?, command, json).await,
-        Command::Cursor { command, .. } => catalogue::cursor(&connect(to).await?, command, json).await,
-        Command::Tenant { command, .. } => catalogue::tenant(&connect(to).await?, command, json).await,
-        Command::RestorePoint { command, .. } => {
-            catalogue::restore_point(&connect(to).await?, command, json).await
-        }
         Command::Append { args, .. } => {
             let plan = append::Plan::new(args, to.tenant.is_some())?;
-            append::run(&connect(to).await?, plan, json).await
+            append::run(&connect(to).await?, plan, patience, json).await
         }
         Command::Read { args, .. } => {
             let options = read::options(args)?;
-            read::run(&connect(to).await?, &args.stream, options, json).await
+            read::run(&connect(to).await?, &args.stream, options, patience, json).await
         }
-        Command::Status { .. } => admin::show(&to.admin, "/status", json).await,
-        Command::Metrics { .. } => admin::metrics(&to.admin, json).await,
-        Command::Health { degraded_ok, .. } => admin::health(&to.admin, *degraded_ok, json).await,
-        Command::Archive { command, .. } => admin::archive(&to.admin, *command, json).await,
-        Command::Snapshot { .. } => admin::act(&to.admin, "/admin/snapshot", json).await,
+        Command::Stream { command, .. } => {
+            let (client, is_change) = (connect(to).await?, command.is_change());
+            one_answer(patience, is_change, catalogue::stream(&client, command, json)).await
+        }
+        Command::Cursor { command, .. } => {
+            let (client, is_change) = (connect(to).await?, command.is_change());
+            one_answer(patience, is_change, catalogue::cursor(&client, command, json)).await
+        }
+        Command::Tenant { command, .. } => {
+            let (client, is_change) = (connect(to).await?, command.is_change());
+            one_answer(patience, is_change, catalogue::tenant(&client, command, json)).await
+        }
+        Command::RestorePoint { command, .. } => {
+            let (client, is_change) = (connect(to).await?, command.is_change());
+            one_answer(patience, is_change, catalogue::restore_point(&client, command, json)).await
+        }
+        Command::Status { .. } => admin::show(to, "/status", json).await,
+        Command::Metrics { .. } => admin::metrics(to, json).await,
+        Command::Health { degraded_ok, .. } => admin::health(to, *degraded_ok, json).await,
+        Command::Archive { command, .. } => admin::archive(to, *command, json).await,
+        Command::Snapshot { .. } => admin::act(to, "/admin/snapshot", json).await,
         Command::Completions { shell } => {
             let mut script = Vec::new();
             clap_complete::generate(*shell, &mut Cli::command(), "duramenctl", &mut script);
@@ -79,8 +94,26 @@ async fn run(cli: Cli, to: &Connection) -> Result<(), Failure> {
     }
 }
 
+async fn one_answer(
+    patience: Patience,
+    is_change: bool,
+    command: impl Future<Output = Result<(), Failure>>,
+) -> Result<(), Failure> {
+    let why = "a change waits for a majority of the cluster's nodes";
+    let why = if is_change { why } else { "the node is busy, or can't be reached" };
+    patience.wait(Awaited { what: &|| "the node's answer".to_owned(), why, is_change }, command).await?
+}
+
 async fn connect(to: &Connection) -> Result<Client, Failure> {
-    let options = ConnectOptions { retry_for: RETRY_FOR, ..ConnectOptions::default() };
+    let timeout = to.timeout.unwrap_or(TIMEOUT);
+    let defaults = ConnectOptions::default();
+    let options = ConnectOptions {
+        connect_timeout: defaults.connect_timeout.min(timeout),
+        // Who waits says so first.
+        request_timeout: timeout.saturating_add(defaults.connect_timeout),
+        retry_for: RETRY_FOR.min(timeout),
+        ..defaults
+    };
     let client = Client::connect_with(&to.endpoint, options).await?;
     Ok(match &to.tenant {
         Some(tenant) => client.with_tenant(tenant.clone()),

@@ -9,6 +9,10 @@ use duramen_types::{Clock as _, CursorName, HybridTime, Offset, StreamName, Syst
 use crate::cli::ReadArgs;
 use crate::failure::Failure;
 use crate::output;
+use crate::wait::{Awaited, Patience};
+
+/// Why records may be late.
+const LATE: &str = "the node fetches what is no longer on its disk from the archive, which does not answer so far, or is busy";
 
 /// Sorts the arguments out.
 pub fn options(args: &ReadArgs) -> Result<ReadOptions, Failure> {
@@ -52,11 +56,26 @@ pub async fn run(
     client: &Client,
     stream: &StreamName,
     options: ReadOptions,
+    patience: Patience,
     as_json: bool,
 ) -> Result<(), Failure> {
+    let follows = options.follow;
     let mut reader = client.reader(stream, options);
     let mut out = io::BufWriter::with_capacity(64 << 10, io::stdout());
-    while let Some(batch) = reader.next_batch().await? {
+    loop {
+        // A follower at the tail waits for what may never come, and nothing is late there.
+        let at = reader.position();
+        let batch = if follows && at.is_some_and(|at| at >= reader.tail()) {
+            reader.next_batch().await?
+        } else {
+            let what = || match at {
+                Some(at) => format!("records of {stream} from offset {at}"),
+                None => format!("records of {stream}"),
+            };
+            let awaited = Awaited { what: &what, why: LATE, is_change: false };
+            patience.wait(awaited, reader.next_batch()).await??
+        };
+        let Some(batch) = batch else { break };
         for record in &batch.decode()? {
             let record = record.map_err(duramen_client::Error::from)?;
             if !batch.wanted().contains(&record.offset) {

@@ -9,7 +9,8 @@ use duramen_tests::{NodeSettings, programs};
 
 fn ctl(endpoint: &str, admin: &str, arguments: &[&str], input: &str) -> Result<String> {
     let mut child = Command::new(&programs()?.duramenctl)
-        .args(["--endpoint", endpoint, "--admin", admin])
+        .env("DURAMEN_ENDPOINT", endpoint)
+        .env("DURAMEN_ADMIN", admin)
         .args(arguments)
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())

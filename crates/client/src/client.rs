@@ -30,7 +30,8 @@ pub struct ConnectOptions {
     /// How long a unary call, or the oldest append of an appender, may wait for its answer; 30 s by default. After it
     /// the outcome is unknown.
     pub request_timeout: Duration,
-    /// For how long what may be repeated is begun anew after it failed; 60 s by default, zero turns it off.
+    /// For how long what may be repeated is begun anew where it fails, counted from when it was begun first; 60 s by
+    /// default, zero turns it off.
     pub retry_for: Duration,
     /// Where time comes from.
     pub clock: Arc<dyn Clock>,

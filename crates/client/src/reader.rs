@@ -134,9 +134,10 @@ pub struct Reader {
     trouble: Option<Trouble>,
 }
 
-/// A broken connection, until an answer comes again.
+/// A broken connection or a node that answers with errors, until a good answer comes again.
 #[derive(Debug)]
 struct Trouble {
+    /// When the answer was first waited for that did not come.
     since: Duration,
     backoff: ExponentialBackoff,
 }
@@ -231,6 +232,7 @@ impl Reader {
             self.finish();
             return Ok(false);
         }
+        let began = self.client.clock().monotonic();
         match self.receive().await {
             Ok(Some(response)) => {
                 // A node that opens reads and ends them at once is in trouble still.
@@ -244,8 +246,10 @@ impl Reader {
                 self.finish();
                 Ok(false)
             }
-            Ok(None) => self.try_again(Error::lost(CALL, Effect::None, "the node ended it too early")).await,
-            Err(error) => self.try_again(error).await,
+            Ok(None) => {
+                self.try_again(Error::lost(CALL, Effect::None, "the node ended it too early"), began).await
+            }
+            Err(error) => self.try_again(error, began).await,
         }
     }
 
@@ -354,10 +358,11 @@ impl Reader {
         end.min(limit).min(self.end.unwrap_or(end)).max(next)
     }
 
-    async fn try_again(&mut self, error: Error) -> Result<bool, Error> {
+    /// Waits before the next attempt, or gives the error back; `began` is when this attempt did.
+    async fn try_again(&mut self, error: Error, began: Duration) -> Result<bool, Error> {
         self.call = None;
         let now = self.client.clock().monotonic();
-        let since = self.trouble.as_ref().map_or(now, |trouble| trouble.since);
+        let since = self.trouble.as_ref().map_or(began, |trouble| trouble.since);
         if !error.is_retryable() || now.saturating_sub(since) >= self.client.options().retry_for {
             self.finish();
             return Err(error);
