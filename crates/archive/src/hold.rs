@@ -65,17 +65,32 @@ impl Hold {
         }
         let mut holds = Vec::with_capacity(latest.len());
         for (id, deadline) in latest {
-            let key = ObjectKey::Hold { id, deadline };
             // Released while we read: then it holds nothing.
-            let Some(bytes) = store.get_if_present(&key, MAX_DOCUMENT).await? else { continue };
-            let hold = Self::decode(&bytes).map_err(|error| store.unreadable(&key, error))?;
-            if hold.id != id || hold.deadline != deadline {
-                let reason = "it says another id or deadline than its key";
-                return Err(store.unreadable(&key, DecodeError::invalid(DOCUMENT.format, reason)));
-            }
-            holds.push(hold);
+            holds.extend(Self::read(store, &ObjectKey::Hold { id, deadline }).await?);
         }
         Ok(holds)
+    }
+
+    /// Every object of every hold with its key; where one can't be read, why.
+    pub async fn each(store: &Store) -> Result<Vec<(ObjectKey, Result<Self>)>> {
+        let mut holds = Vec::new();
+        for (id, deadline) in keys(store).await? {
+            let key = ObjectKey::Hold { id, deadline };
+            if let Some(read) = Self::read(store, &key).await.transpose() {
+                holds.push((key, read));
+            }
+        }
+        Ok(holds)
+    }
+
+    async fn read(store: &Store, key: &ObjectKey) -> Result<Option<Self>> {
+        let Some(bytes) = store.get_if_present(key, MAX_DOCUMENT).await? else { return Ok(None) };
+        let hold = Self::decode(&bytes).map_err(|error| store.unreadable(key, error))?;
+        if (ObjectKey::Hold { id: hold.id, deadline: hold.deadline }) != *key {
+            let reason = "it says another id or deadline than its key";
+            return Err(store.unreadable(key, DecodeError::invalid(DOCUMENT.format, reason)));
+        }
+        Ok(Some(hold))
     }
 
     /// Removes every object of the hold `id`; returns how many there were.

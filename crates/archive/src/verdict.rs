@@ -1,7 +1,7 @@
 //! `verdicts/{time}-{id}.json`: what a verification or a drill covered, and what it found.
 
 use bytes::Bytes;
-use duramen_types::{BranchName, ChainValue, HybridTime, Index, ShardId};
+use duramen_types::{BranchName, ChainValue, DecodeError, HybridTime, Index, ShardId};
 use futures::TryStreamExt;
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
@@ -73,20 +73,20 @@ impl Verdict {
         store.create(&ObjectKey::Verdict { time: self.time, id: self.id }, self.encode()).await
     }
 
-    /// The verdicts after `after`, oldest first.
-    pub async fn list(store: &Store, after: HybridTime) -> Result<Vec<Self>> {
-        // Greater than every key of that time: ids follow it, and none is greater than this one.
-        let after = ObjectKey::Verdict { time: after, id: Uuid::max() }.to_string();
+    /// Every verdict with its key, oldest first; where one can't be read, why.
+    pub async fn each(store: &Store) -> Result<Vec<(ObjectKey, Result<Self>)>> {
         let mut verdicts = Vec::new();
-        for key in keys(store, Some(&after)).await? {
-            verdicts.extend(Self::read(store, &key).await?);
+        for key in keys(store).await? {
+            if let Some(read) = Self::read(store, &key).await.transpose() {
+                verdicts.push((key, read));
+            }
         }
         Ok(verdicts)
     }
 
     /// The newest verdict on `branch` that is at least as deep as `depth`, whatever it found.
     pub async fn latest(store: &Store, branch: &BranchName, depth: Depth) -> Result<Option<Self>> {
-        for key in keys(store, None).await?.into_iter().rev() {
+        for key in keys(store).await?.into_iter().rev() {
             if let Some(verdict) = Self::read(store, &key).await?
                 && verdict.branch == *branch
                 && verdict.depth >= depth
@@ -98,10 +98,13 @@ impl Verdict {
     }
 
     async fn read(store: &Store, key: &ObjectKey) -> Result<Option<Self>> {
-        match store.get_if_present(key, MAX_DOCUMENT).await? {
-            Some(bytes) => Self::decode(&bytes).map(Some).map_err(|error| store.unreadable(key, error)),
-            None => Ok(None),
+        let Some(bytes) = store.get_if_present(key, MAX_DOCUMENT).await? else { return Ok(None) };
+        let verdict = Self::decode(&bytes).map_err(|error| store.unreadable(key, error))?;
+        if (ObjectKey::Verdict { time: verdict.time, id: verdict.id }) != *key {
+            let reason = "it says another id or time than its key";
+            return Err(store.unreadable(key, DecodeError::invalid(DOCUMENT.format, reason)));
         }
+        Ok(Some(verdict))
     }
 
     pub(crate) fn encode(&self) -> Bytes {
@@ -113,9 +116,9 @@ impl Verdict {
     }
 }
 
-async fn keys(store: &Store, after: Option<&str>) -> Result<Vec<ObjectKey>> {
+async fn keys(store: &Store) -> Result<Vec<ObjectKey>> {
     let keys = store
-        .list(paths::VERDICTS, after)
+        .list(paths::VERDICTS, None)
         .try_filter_map(async |object| Ok(object.key.filter(|key| matches!(key, ObjectKey::Verdict { .. }))));
     keys.try_collect().await
 }
@@ -151,7 +154,7 @@ mod tests {
         }
         assert_eq!(Verdict::latest(&store, &main, Depth::Quick).await.unwrap().as_ref(), Some(&all[1]));
         assert_eq!(Verdict::latest(&store, &main, Depth::Full).await.unwrap().as_ref(), Some(&all[0]));
-        assert_eq!(Verdict::list(&store, HybridTime::from_micros(10)).await.unwrap(), all[1..]);
-        assert_eq!(Verdict::list(&store, HybridTime::ZERO).await.unwrap(), all);
+        let each = Verdict::each(&store).await.unwrap().into_iter();
+        assert_eq!(each.map(|(_, verdict)| verdict.unwrap()).collect::<Vec<_>>(), all);
     }
 }

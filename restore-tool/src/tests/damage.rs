@@ -1,8 +1,12 @@
+use std::collections::BTreeSet;
+use std::time::Duration;
+
 use bytes::Bytes;
-use duramen_archive::{Depth, ObjectKey, Verdict};
+use duramen_archive::{Depth, Hold, ObjectKey, Verdict};
+use duramen_types::ClusterId;
 
 use super::world::*;
-use crate::{VerifyOptions, verify};
+use crate::{BranchOptions, Target, VerifyOptions, branch, verify};
 
 /// The kind of an object, for choosing another one to swap it with.
 fn kind(key: &ObjectKey) -> std::mem::Discriminant<ObjectKey> {
@@ -13,75 +17,136 @@ fn folder(key: &ObjectKey) -> String {
     key.to_string().rsplit_once('/').map_or_else(String::new, |(folder, _)| folder.to_owned())
 }
 
-async fn found(world: &World, depth: Depth) -> Result<Vec<String>, crate::Error> {
-    let options = VerifyOptions { record: false, ..VerifyOptions::new(depth) };
-    let report = verify(&world.store, &name("main"), &options).await?;
-    Ok(report
-        .verdict
-        .findings
-        .into_iter()
-        .map(|finding| format!("{}: {}", finding.key, finding.problem))
-        .collect())
+/// An archive with objects of every kind, and several of most: a branch of another cluster, two holds, two verdicts.
+async fn everything() -> World {
+    let (mut world, latest) = World::filled().await;
+    let (main, options) = (name("main"), BranchOptions::default());
+    branch(&world.store, &main, Some(&name("other")), &Target::Time(latest), &options).await.unwrap();
+    let clock = world.clock.clone();
+    let mut other = World::on(world.store.clone(), clock, "other", ClusterId::from_bytes([2; 16])).await;
+    for round in 0..2 {
+        for stream in ["a", "b", "c", "d"] {
+            other.append(stream, &[&format!("other {stream}{round}")]);
+        }
+        other.close().await;
+    }
+    for reason in ["a restore", "another"] {
+        Hold::place(&world.store, &main, reason, Duration::from_secs(3600)).await.unwrap();
+    }
+    for depth in [Depth::Quick, Depth::Full] {
+        world.advance(1_000_000);
+        assert!(verify(&world.store, &main, &VerifyOptions::new(depth)).await.unwrap().is_clean());
+    }
+    world.append("a", &["not archived"]);
+    world.advance(1_000_000);
+    world
 }
 
-fn names(found: &Result<Vec<String>, crate::Error>, key: &ObjectKey) -> bool {
-    let key = key.to_string();
-    match found {
-        Ok(found) => found.iter().any(|finding| finding.contains(&key)),
-        // Without these there is nothing to look at.
-        Err(error) => {
-            error.to_string().contains(&key) || matches!(key.as_str(), "archive.json" | "branches/main.json")
+/// What is found on each branch, or why it can't be looked at.
+async fn found(world: &World, depth: Depth) -> Vec<String> {
+    let options = VerifyOptions { record: false, ..VerifyOptions::new(depth) };
+    let mut found = Vec::new();
+    for branch in ["main", "other"] {
+        match verify(&world.store, &name(branch), &options).await {
+            Ok(report) => {
+                let findings = report.verdict.findings.into_iter();
+                found.extend(findings.map(|finding| format!("{}: {}", finding.key, finding.problem)));
+            }
+            Err(error) => found.push(error.to_string()),
         }
+    }
+    found
+}
+
+fn names(found: &[String], key: &ObjectKey) -> bool {
+    let text = key.to_string();
+    found.iter().any(|found| match key {
+        // Without these there is nothing to look at.
+        ObjectKey::Archive => found.contains(&text) || found.contains("there is no archive"),
+        ObjectKey::Branch(branch) => {
+            found.contains(&text) || found.contains(&format!("has no branch {branch}"))
+        }
+        _ => found.contains(&text),
+    })
+}
+
+/// Whether anything that is there speaks of the object, if it is gone.
+fn leaves_a_trace(key: &ObjectKey, keys: &[ObjectKey]) -> bool {
+    match key {
+        // Nothing was written after the newest ones that could speak of them.
+        ObjectKey::Closed { .. } | ObjectKey::Checkpoint { .. } => {
+            keys.iter().any(|other| folder(other) == folder(key) && other.to_string() > key.to_string())
+        }
+        // They are taken away in time, and stand for themselves.
+        ObjectKey::Hold { .. } | ObjectKey::Verdict { .. } => false,
+        _ => true,
     }
 }
 
 #[tokio::test]
 async fn every_altered_truncated_swapped_or_dropped_object_is_named() {
-    let (world, _) = World::filled().await;
-    assert_eq!(found(&world, Depth::Full).await.unwrap(), Vec::<String>::new());
+    let world = everything().await;
+    assert_eq!(found(&world, Depth::Full).await, Vec::<String>::new());
     let keys = world.keys().await;
+    let kinds: BTreeSet<String> = keys.iter().map(|key| format!("{key:?}")).map(kind_of).collect();
+    let all = [
+        "Archive",
+        "Branch",
+        "Checkpoint",
+        "Closed",
+        "Hold",
+        "Manifest",
+        "Owner",
+        "Page",
+        "Segment",
+        "Snapshot",
+        "Verdict",
+    ];
+    assert!(kinds.iter().map(String::as_str).eq(all), "{kinds:?}");
+    let mut wrong = Vec::new();
     for key in &keys {
         let good = world.read(key).await;
+        let mut check = async |what: String, bad: Option<Bytes>| {
+            world.replace(key, bad).await;
+            let found = found(&world, Depth::Full).await;
+            if !names(&found, key) {
+                wrong.push(format!("{key} {what}: {found:?}"));
+            }
+        };
         for at in [0, good.len() / 3, good.len() / 2, good.len() - 2] {
             let mut bad = good.to_vec();
             bad[at] ^= 0x10;
-            world.replace(key, Some(bad.into())).await;
-            let found = found(&world, Depth::Full).await;
-            assert!(names(&found, key), "byte {at} of {key}: {found:?}");
+            check(format!("with another byte {at}"), Some(bad.into())).await;
         }
         // The line feed at the end of a JSON object is no part of it.
         let last = if key.to_string().ends_with(".json") { 2 } else { 1 };
-        for len in [good.len() / 2, good.len() - last] {
-            world.replace(key, Some(good.slice(..len))).await;
-            let found = found(&world, Depth::Full).await;
-            assert!(names(&found, key), "{key} cut to {len}: {found:?}");
+        for len in [0, good.len() / 2, good.len() - last] {
+            check(format!("cut to {len}"), Some(good.slice(..len))).await;
         }
-        let twins = keys.iter().filter(|other| kind(other) == kind(key) && *other != key);
-        for twin in twins.take(3) {
-            let other: Bytes = world.read(twin).await;
-            world.replace(key, Some(other)).await;
-            let found = found(&world, Depth::Full).await;
-            assert!(names(&found, key), "{key} replaced by {twin}: {found:?}");
+        let twins: Vec<_> = keys.iter().filter(|other| kind(other) == kind(key) && *other != key).collect();
+        assert!(!twins.is_empty() || *key == ObjectKey::Archive, "{key} is the only one of its kind");
+        // Those next to it, and one from the other end.
+        for twin in twins.iter().take(3).chain(twins.iter().skip(3).last()) {
+            check(format!("replaced by {twin}"), Some(world.read(twin).await)).await;
         }
-        world.replace(key, None).await;
-        let found = found(&world, Depth::Full).await;
-        // Nothing was written after the newest ones that could speak of them.
-        let leaves_a_trace = match key {
-            ObjectKey::Closed { .. } | ObjectKey::Checkpoint { .. } => {
-                keys.iter().any(|other| folder(other) == folder(key) && other.to_string() > key.to_string())
-            }
-            _ => true,
-        };
-        assert!(!leaves_a_trace || names(&found, key), "{key} dropped: {found:?}");
+        if leaves_a_trace(key, &keys) {
+            check("dropped".to_owned(), None).await;
+        }
         world.replace(key, Some(good)).await;
     }
-    assert_eq!(found(&world, Depth::Full).await.unwrap(), Vec::<String>::new());
+    assert!(wrong.is_empty(), "{} were not named:\n{}", wrong.len(), wrong.join("\n"));
+    assert_eq!(found(&world, Depth::Full).await, Vec::<String>::new());
+}
+
+/// The kind of an object from its debug output.
+fn kind_of(debug: String) -> String {
+    debug.chars().take_while(char::is_ascii_alphabetic).collect()
 }
 
 #[tokio::test]
 async fn a_quick_look_finds_what_the_structure_shows() {
-    let (world, _) = World::filled().await;
-    assert_eq!(found(&world, Depth::Quick).await.unwrap(), Vec::<String>::new());
+    let world = everything().await;
+    assert_eq!(found(&world, Depth::Quick).await, Vec::<String>::new());
     for key in world.keys().await {
         let good = world.read(&key).await;
         world.replace(&key, Some(good.slice(..good.len() / 2))).await;
@@ -124,6 +189,30 @@ async fn a_verdict_is_recorded_and_lets_the_next_run_skip() {
         assert!(again.verdict.findings.iter().any(|finding| finding.key == old.to_string()), "{again:?}");
     }
     world.replace(&old, Some(good)).await;
+}
+
+#[tokio::test]
+async fn a_damaged_verdict_hides_nothing_and_lets_nothing_be_skipped() {
+    let world = everything().await;
+    let since = VerifyOptions { since: true, record: false, ..VerifyOptions::new(Depth::Full) };
+    let clean = verify(&world.store, &name("main"), &since).await.unwrap();
+    assert!(clean.is_clean() && clean.since.is_some());
+    let keys = world.keys().await;
+    let verdict = keys.iter().find(|key| matches!(key, ObjectKey::Verdict { .. })).unwrap();
+    let segment = keys.iter().find(|key| matches!(key, ObjectKey::Segment { .. })).unwrap();
+    for key in [verdict, segment] {
+        let mut bad = world.read(key).await.to_vec();
+        bad[40] ^= 1;
+        world.replace(key, Some(bad.into())).await;
+    }
+    let report = verify(&world.store, &name("main"), &since).await.unwrap();
+    assert_eq!(report.since, None);
+    for key in [verdict, segment] {
+        let found = report.verdict.findings.iter().find(|finding| finding.key == key.to_string());
+        assert!(found.is_some(), "{key}: {report:?}");
+    }
+    let mend = report.verdict.findings.iter().any(|finding| finding.problem.contains("or delete it"));
+    assert!(mend, "{report:?}");
 }
 
 #[tokio::test]

@@ -6,6 +6,7 @@
 //! Nothing refers to a hold, to a verdict, or to the newest closed object and the newest checkpoint until something was
 //! written after them: these leave no trace when they are removed. The loss of one loses no history.
 
+mod beside;
 mod closed;
 mod part;
 mod replay;
@@ -18,7 +19,7 @@ use duramen_archive::{
     Branch, BranchView, Depth, FormatError, Identity, ObjectKey, Owner, SegmentError, Store, Verdict,
     VerifiedShard,
 };
-use duramen_types::{BranchName, HybridTime, Index, ShardId};
+use duramen_types::{BranchName, Index, ShardId};
 use futures::stream::{self, StreamExt};
 use parking_lot::Mutex;
 use serde::Serialize;
@@ -172,28 +173,32 @@ fn plain(error: &duramen_archive::Error) -> String {
 pub async fn verify(store: &Store, branch: &BranchName, options: &VerifyOptions) -> Result<VerifyReport> {
     let start = store.clock().monotonic();
     let identity = Identity::open(store).await?;
-    let earlier = Verdict::list(store, HybridTime::ZERO).await?;
-    let earlier: Vec<Verdict> = earlier.into_iter().filter(|verdict| verdict.branch == *branch).collect();
-    // What a later one found must be looked at again until it is mended: then nothing is skipped.
-    let since = earlier
-        .iter()
-        .rev()
-        .take_while(|verdict| verdict.is_clean())
-        .find(|verdict| options.since && verdict.depth >= options.depth.min(Depth::Full))
-        .cloned();
     let mut context = Context {
         store: store.clone(),
         identity,
         branch: branch.clone(),
         owner: None,
         options: options.clone(),
-        since: since.iter().flat_map(|verdict| &verdict.shards).map(|shard| (shard.shard, *shard)).collect(),
-        verdict_claims: claims(&earlier),
+        since: BTreeMap::new(),
+        verdict_claims: BTreeMap::new(),
         closed_claims: BTreeMap::new(),
         found: Mutex::default(),
         objects: AtomicU64::new(0),
         bytes: AtomicU64::new(0),
     };
+    beside::holds(&context).await?;
+    let (earlier, all) = beside::verdicts(&context).await?;
+    // What a later one found must be looked at again until it is mended: then nothing is skipped. One that can't be read may
+    // have found anything.
+    let since = earlier
+        .iter()
+        .rev()
+        .take_while(|verdict| all && verdict.is_clean())
+        .find(|verdict| options.since && verdict.depth >= options.depth.min(Depth::Full))
+        .cloned();
+    context.since =
+        since.iter().flat_map(|verdict| &verdict.shards).map(|shard| (shard.shard, *shard)).collect();
+    context.verdict_claims = claims(&earlier);
     let view = open(&context).await?;
     if view.is_some() {
         let key = ObjectKey::Owner(branch.clone());

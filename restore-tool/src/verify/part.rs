@@ -176,6 +176,10 @@ impl Walk<'_> {
                         &key,
                         format!("cluster {found} committed it, the branch belongs to {expected}"),
                     );
+                    // Which of the two was replaced nothing tells.
+                    let problem =
+                        format!("it says cluster {expected}, and cluster {found} committed manifests");
+                    context.find(ObjectKey::Owner(branch.name.clone()), problem);
                 }
                 None => context.find(
                     ObjectKey::Owner(branch.name.clone()),

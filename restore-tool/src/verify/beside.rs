@@ -1,0 +1,37 @@
+//! Holds and verdicts: what stands beside the histories, and what no history needs.
+
+use duramen_archive::{Hold, Verdict};
+
+use super::Context;
+use crate::Result;
+
+/// What to do with one that is damaged.
+const MEND: &str = "no history needs it: put it back, or delete it";
+
+/// Every hold can be read, and is under its own key.
+pub(super) async fn holds(context: &Context) -> Result<()> {
+    for (key, hold) in Hold::each(&context.store).await? {
+        context.looked_at(0);
+        if context.absorb(&key, hold)?.is_none() {
+            context.find(&key, MEND);
+        }
+    }
+    Ok(())
+}
+
+/// The verdicts on the branch, oldest first, and whether every verdict of the archive could be read.
+pub(super) async fn verdicts(context: &Context) -> Result<(Vec<Verdict>, bool)> {
+    let (mut verdicts, mut all) = (Vec::new(), true);
+    for (key, verdict) in Verdict::each(&context.store).await? {
+        context.looked_at(0);
+        match context.absorb(&key, verdict)? {
+            Some(verdict) if verdict.branch == context.branch => verdicts.push(verdict),
+            Some(_) => {}
+            None => {
+                context.find(&key, MEND);
+                all = false;
+            }
+        }
+    }
+    Ok((verdicts, all))
+}
