@@ -110,12 +110,59 @@ fn everything_that_the_package_installs_is_there() {
     }
 }
 
+/// Every unit in `deploy/systemd`.
+fn unit_names() -> Result<Vec<String>> {
+    let mut names = Vec::new();
+    for file in std::fs::read_dir(workspace().join("deploy/systemd"))? {
+        names.push(file?.file_name().into_string().map_err(|name| anyhow::anyhow!("{name:?}"))?);
+    }
+    names.sort_unstable();
+    ensure!(names.len() >= 5, "{names:?}");
+    Ok(names)
+}
+
+#[test]
+fn every_unit_is_installed_and_every_timer_starts_a_service_that_verifies_and_is_told_of() -> Result<()> {
+    let installed: BTreeSet<String> = assets().into_iter().map(|(_, to)| to).collect();
+    for name in unit_names()? {
+        // `systemd-units` of service/Cargo.toml installs the node's own.
+        let path = format!("lib/systemd/system/{name}");
+        let there = installed.contains(&path) || installed.contains(&format!("/{path}"));
+        ensure!(there || name == "duramen.service", "the package doesn't install {name}");
+        let Some(service) = name.strip_suffix(".timer") else { continue };
+        let unit = text(&format!("deploy/systemd/{service}.service"));
+        let verifies = directives(&unit, "ExecStart");
+        ensure!(verifies.iter().all(|command| command.contains("verify --full")), "{name}: {verifies:?}");
+        for page in ["docs/RECOVERY.md", "docs/operations/RUNBOOK.md"] {
+            ensure!(text(page).contains(&name), "{page} does not tell of {name}");
+        }
+        let start = text("docs/operations/RUNBOOK.md");
+        let start = start.lines().find(|line| line.starts_with("systemctl enable --now duramen "));
+        ensure!(start.is_some_and(|line| line.contains(&name)), "the runbook does not enable {name}");
+    }
+    // One of them looks again at what was clean once.
+    let all = text("deploy/systemd/duramen-verify-all.service");
+    let all = directives(&all, "ExecStart").join("\n");
+    ensure!(!all.is_empty() && !all.contains("--since"), "{all}");
+    // Beside that they are the same.
+    let differs = |name: &str| {
+        let text = text(&format!("deploy/systemd/{name}.service"));
+        let same = |line: &&str| {
+            !["#", "Description", "ExecStart", "After"].iter().any(|start| line.starts_with(start))
+        };
+        text.lines().filter(same).map(str::to_owned).collect::<Vec<_>>()
+    };
+    ensure!(differs("duramen-verify") == differs("duramen-verify-all"), "they are hardened alike");
+    Ok(())
+}
+
 #[test]
 fn units_are_accepted_hardened_and_name_what_the_package_installs() -> Result<()> {
     let installed: BTreeSet<String> = assets().into_iter().map(|(_, to)| to).collect();
     let systemd = tool("systemd-analyze")?;
     let directory = tempfile::tempdir()?;
-    for name in ["duramen.service", "duramen-verify.service", "duramen-verify.timer"] {
+    let names = unit_names()?;
+    for name in &names {
         let unit = text(&format!("deploy/systemd/{name}"));
         for command in directives(&unit, "ExecStart") {
             let words: Vec<_> = command.split(' ').collect();
@@ -137,11 +184,10 @@ fn units_are_accepted_hardened_and_name_what_the_package_installs() -> Result<()
         std::fs::write(directory.path().join(name), unit.replace("/usr/bin/", &format!("{built}/")))?;
     }
     let Some(systemd) = systemd else { return Ok(()) };
-    let units = ["duramen.service", "duramen-verify.service", "duramen-verify.timer"]
-        .map(|name| directory.path().join(name));
+    let units: Vec<_> = names.iter().map(|name| directory.path().join(name)).collect();
     let said = run(Command::new(&systemd).args(["verify", "--man=no"]).args(&units))?;
     ensure!(said.trim().is_empty(), "{said}");
-    for unit in &units[..2] {
+    for unit in units.iter().filter(|unit| unit.extension().is_some_and(|kind| kind == "service")) {
         // In tenths: 2.0 is what systemd calls OK.
         run(Command::new(&systemd)
             .args(["security", "--offline=yes", "--threshold=20", "--no-pager"])
