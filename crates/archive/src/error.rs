@@ -54,7 +54,7 @@ pub enum Error {
     Missing(At),
     #[error("{0}: an object that someone else wrote is already there")]
     Exists(At),
-    #[error("{at}: permission denied: {reason}; {}", grant(.at.operation))]
+    #[error("{at}: permission denied: {reason}; {}", permit(.at.operation, .reason))]
     Denied { at: At, reason: String },
     #[error("{0}: the bucket or container does not exist: create it, or correct the archive's URL")]
     NoBucket(At),
@@ -148,6 +148,28 @@ impl Error {
     /// Whether the object that was asked for is not there.
     pub const fn is_missing(&self) -> bool {
         matches!(self, Self::Missing(_))
+    }
+}
+
+/// What S3 says of requests whose credentials are wrong, whatever they would permit.
+const BAD_CREDENTIALS: [&str; 6] = [
+    "InvalidAccessKeyId",
+    "SignatureDoesNotMatch",
+    "InvalidToken",
+    "ExpiredToken",
+    "InvalidClientTokenId",
+    "UnrecognizedClientException",
+];
+
+/// What helps against a refusal that has this reason.
+fn permit(operation: Operation, reason: &str) -> &'static str {
+    if BAD_CREDENTIALS.iter().any(|code| reason.contains(code)) {
+        "the store does not accept the credentials: check the access key, its secret and the session token \
+         (AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY, AWS_SESSION_TOKEN), or where else they come from"
+    } else if reason.contains("RequestTimeTooSkewed") {
+        "the store's clock and this machine's differ too much: correct this machine's clock"
+    } else {
+        grant(operation)
     }
 }
 

@@ -50,6 +50,7 @@ impl CheckReport {
     }
 }
 
+const REMOVE: &str = "remove it";
 const CONTENT: &[u8] = b"duramen writes, reads and removes this object to check the store; it may be deleted";
 
 pub(super) async fn check(store: &Store) -> CheckReport {
@@ -58,12 +59,17 @@ pub(super) async fn check(store: &Store) -> CheckReport {
     let content = Bytes::from([CONTENT, format!(" ({})\n", id()).as_bytes()].concat());
     let mut run = Run { store, probes: Vec::new(), failed: false };
     run.probe("create an object", store.create(&key, content.clone())).await;
+    let is_there = !run.failed;
     let other = Bytes::from_static(b"another writer's object");
     run.probe("refuse to create it a second time (If-None-Match: *)", refuses(store, &key, other)).await;
     run.probe("read it", same(store.get(&key, 4096), &content)).await;
     run.probe("read a range of it", same(store.get_range(&key, 8..14), &content.slice(8..14))).await;
     run.probe("list it", listed(store, &key)).await;
-    run.may_delete(&key).await;
+    if is_there {
+        run.may_delete(&key).await;
+    } else {
+        run.skip(REMOVE);
+    }
     CheckReport { url: store.url().to_string(), probes: run.probes }
 }
 
@@ -76,8 +82,7 @@ struct Run<'a> {
 impl Run<'_> {
     async fn probe<E: ToString>(&mut self, name: &'static str, probe: impl Future<Output = Result<(), E>>) {
         if self.failed {
-            self.probes.push(Probe { name, outcome: ProbeOutcome::Skipped, duration: Duration::ZERO });
-            return;
+            return self.skip(name);
         }
         let start = self.store.inner.clock.monotonic();
         let outcome = match probe.await {
@@ -91,6 +96,10 @@ impl Run<'_> {
         self.probes.push(Probe { name, outcome, duration });
     }
 
+    fn skip(&mut self, name: &'static str) {
+        self.probes.push(Probe { name, outcome: ProbeOutcome::Skipped, duration: Duration::ZERO });
+    }
+
     /// Removes the object that was written; not being allowed to is as it should be for a node.
     async fn may_delete(&mut self, key: &ObjectKey) {
         let start = self.store.inner.clock.monotonic();
@@ -102,7 +111,7 @@ impl Run<'_> {
             Err(error) => format!("{key} could not be removed: {error}"),
         };
         let duration = self.store.inner.clock.monotonic().saturating_sub(start);
-        self.probes.push(Probe { name: "remove it", outcome: ProbeOutcome::Noted(outcome), duration });
+        self.probes.push(Probe { name: REMOVE, outcome: ProbeOutcome::Noted(outcome), duration });
     }
 }
 

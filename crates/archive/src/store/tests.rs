@@ -320,6 +320,23 @@ async fn s3_errors_say_what_to_do() {
 }
 
 #[tokio::test]
+async fn credentials_that_are_wrong_are_called_wrong_and_nothing_is_said_of_an_object_that_is_not_there() {
+    let endpoint = server::Server::start().await;
+    let store =
+        async |bucket: &str| open(&format!("s3://{bucket}/p?endpoint={endpoint}&anonymous=true")).await;
+    for bucket in ["wrong-key", "wrong-secret"] {
+        let report = store(bucket).await.check().await;
+        let ProbeOutcome::Failed(why) = &report.probes[0].outcome else { panic!("{report:?}") };
+        assert!(why.contains("check the access key") && !why.contains("s3:PutObject"), "{why}");
+        let rest = report.probes[1..].iter().map(|probe| &probe.outcome);
+        assert!(rest.clone().all(|outcome| *outcome == ProbeOutcome::Skipped), "{report:?}");
+        assert_eq!(rest.count(), 5);
+        let listed = store(bucket).await.list("checks/", None).next().await.unwrap().unwrap_err();
+        assert!(listed.to_string().contains("check the access key"), "{listed}");
+    }
+}
+
+#[tokio::test]
 async fn a_directory_that_may_not_be_written_says_so() {
     let root = tempfile::tempdir().unwrap();
     let file = root.path().join("file");

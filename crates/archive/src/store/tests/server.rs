@@ -54,6 +54,8 @@ fn check(bucket: &str) -> S3Result<()> {
     match bucket {
         BUCKET => Ok(()),
         "denied" => Err(s3_error!(AccessDenied)),
+        "wrong-key" => Err(s3_error!(InvalidAccessKeyId)),
+        "wrong-secret" => Err(s3_error!(SignatureDoesNotMatch)),
         "busy" => Err(s3_error!(SlowDown)),
         _ => Err(s3_error!(NoSuchBucket)),
     }
