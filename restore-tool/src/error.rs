@@ -102,8 +102,8 @@ pub enum Error {
     Batch { stream: String, offset: u64, reason: String },
     #[error("{text:?} is no key of an archive: keys look like main/shard-0001/manifest/00000000000000000000")]
     NotAKey { text: String },
-    #[error("there is no hold {0}: `duramen-restore hold list` shows those there are")]
-    UnknownHold(uuid::Uuid),
+    #[error("there is no hold {id}: {}", known_holds(.known))]
+    UnknownHold { id: String, known: Vec<uuid::Uuid> },
     #[error("{dir} can't be repaired: {reason}")]
     NotRepairable { dir: PathBuf, reason: String },
     /// A task of this process ended early.
@@ -175,7 +175,7 @@ impl Error {
             self,
             Self::UnknownRestorePoint { .. }
                 | Self::UnknownStream { .. }
-                | Self::UnknownHold(_)
+                | Self::UnknownHold { .. }
                 | Self::NothingToResume { .. }
                 | Self::Archive(
                     duramen_archive::Error::NoArchive { .. }
@@ -222,4 +222,13 @@ fn listed<T: ToString>(items: &[T]) -> String {
         0 => shown,
         more => format!("{shown} and {more} more"),
     }
+}
+
+/// What may be released.
+fn known_holds(known: &[uuid::Uuid]) -> String {
+    if known.is_empty() {
+        return "the archive has none".to_owned();
+    }
+    let ids: Vec<String> = known.iter().map(ToString::to_string).collect();
+    format!("the archive has {}; `duramen-restore hold list` shows what they are for", ids.join(", "))
 }

@@ -100,10 +100,15 @@ pub async fn holds(store: &Store) -> Result<Vec<Hold>> {
     Ok(Hold::list(store).await?)
 }
 
-/// Removes a hold; what it alone protected may expire from then on.
-pub async fn release_hold(store: &Store, id: Uuid) -> Result<()> {
-    match Hold::release(store, id).await? {
-        0 => Err(Error::UnknownHold(id)),
-        _ => Ok(()),
+/// Removes the hold that `id` names; what it alone protected may expire from then on.
+pub async fn release_hold(store: &Store, id: &str) -> Result<()> {
+    let removed = match Uuid::parse_str(id) {
+        Ok(id) => Hold::release(store, id).await?,
+        Err(_) => 0,
+    };
+    if removed > 0 {
+        return Ok(());
     }
+    let known = Hold::list(store).await?.into_iter().map(|hold| hold.id).collect();
+    Err(Error::UnknownHold { id: id.chars().take(80).collect(), known })
 }

@@ -6,7 +6,6 @@ use std::time::Duration;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use duramen_archive::{Checksum, StoreOptions};
 use duramen_types::{BranchName, NodeId, RestorePointName, StreamName, TenantName};
-use uuid::Uuid;
 
 const EXIT_CODES: &str = "\
 Exit codes:
@@ -223,7 +222,10 @@ pub(crate) enum HoldCommand {
     /// Lists all holds
     List,
     /// Removes a hold
-    Release { id: Uuid },
+    Release {
+        /// Its id, as `hold list` shows it
+        id: String,
+    },
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]

@@ -123,7 +123,7 @@ pub(crate) async fn run(cli: Cli) -> Result {
             Ok(Outcome::Done)
         }
         Command::Hold { command: HoldCommand::Release { id } } => {
-            duramen_restore::release_hold(&store, id).await?;
+            duramen_restore::release_hold(&store, &id).await?;
             print::show(&common, &serde_json::json!({ "released": id }), || {
                 format!("hold {id} is released\n")
             })?;

@@ -85,3 +85,18 @@ fn a_default_name_is_always_a_name() {
     assert_eq!(default_name(&name(&long), time).as_str().len(), 63);
     default_name(&name(&long), duramen_types::HybridTime::MAX);
 }
+
+#[tokio::test]
+async fn a_hold_that_is_not_there_is_answered_with_those_that_are() {
+    let (world, _) = World::filled().await;
+    let said = async |id: &str| crate::release_hold(&world.store, id).await.unwrap_err().to_string();
+    assert_eq!(said("nope").await, "there is no hold nope: the archive has none");
+    let lasting = std::time::Duration::from_secs(60);
+    let hold = duramen_archive::Hold::place(&world.store, &name("main"), "an audit", lasting).await.unwrap();
+    for id in ["nope".to_owned(), uuid::Uuid::nil().to_string()] {
+        let said = said(&id).await;
+        assert!(said.contains(&format!("no hold {id}: the archive has {}", hold.id)), "{said}");
+    }
+    crate::release_hold(&world.store, &hold.id.to_string()).await.unwrap();
+    assert!(crate::holds(&world.store).await.unwrap().is_empty());
+}
