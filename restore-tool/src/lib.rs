@@ -14,6 +14,7 @@ mod plan;
 mod point;
 mod progress;
 mod repair;
+mod restored;
 mod target;
 mod verify;
 
@@ -26,6 +27,7 @@ pub use manage::{CheckedStore, check, holds, release_hold, show};
 pub use plan::{Plan, PlannedShard, Reach, plan};
 pub use progress::{Observer, Step};
 pub use repair::{Gone, RepairOptions, RepairReport, RepairedShard, repair};
+pub use restored::Restored;
 pub use target::{Position, PositionShard, Target};
 pub use verify::{VerifyOptions, VerifyReport, verify};
 

@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use clap::Args;
+use duramen_restore::Restored;
 use duramen_types::{Index, ShardId};
 use duramen_wal::datadir::DataDir;
 use duramen_wal::{Disk, RealDisk};
@@ -13,6 +14,7 @@ use serde::Serialize;
 
 use crate::index::check_file;
 use crate::shard::Checkpoint;
+use crate::time::rfc3339;
 
 /// What the doctor is asked.
 #[derive(Debug, Clone, Args)]
@@ -31,12 +33,28 @@ struct Diagnosis {
     node: Option<u64>,
     cluster: Option<String>,
     branch: Option<String>,
+    /// Where a restore took it from; `None` for a directory that a node made.
+    restored: Option<RestoredFrom>,
     segments: Vec<Segment>,
     shards: Vec<ShardFound>,
     /// What an unclean stop left behind the last synced frame; nothing acknowledged.
     unsynced_end: Option<String>,
     damage: Vec<Damage>,
     advice: Vec<String>,
+}
+
+#[derive(Debug, Serialize)]
+struct RestoredFrom {
+    archive: String,
+    parent: String,
+    /// The instant, RFC 3339.
+    at: String,
+    branch: String,
+    started: String,
+    /// Whether the restore has finished, so that a node can start.
+    activated: bool,
+    /// How far the restore is, in its own words.
+    progress: String,
 }
 
 #[derive(Debug, Serialize)]
@@ -107,7 +125,21 @@ pub fn run(args: &DoctorArgs) -> anyhow::Result<(String, bool)> {
         });
     }
     let mut advice = Vec::new();
-    if let Some(restore) = directory.restore()?.filter(|_| !directory.is_activated().unwrap_or(false)) {
+    let note = directory.restore()?;
+    let activated = directory.is_activated()?;
+    let restored = note.as_ref().and_then(|note| {
+        let found = Restored::of(note)?;
+        Some(RestoredFrom {
+            archive: found.source,
+            parent: found.parent.to_string(),
+            at: rfc3339(found.at),
+            branch: found.branch.to_string(),
+            started: rfc3339(found.started),
+            activated,
+            progress: note.progress.clone(),
+        })
+    });
+    if let Some(restore) = note.filter(|_| !activated) {
         advice.push(format!(
             "a restore of branch {} has not finished ({}): run `duramen-restore hydrate` again, it goes on where it \
              stopped",
@@ -138,6 +170,7 @@ pub fn run(args: &DoctorArgs) -> anyhow::Result<(String, bool)> {
         node: node.as_ref().map(|node| node.node.get()),
         cluster: node.as_ref().map(|node| node.cluster.to_string()),
         branch: node.as_ref().and_then(|node| node.branch.clone()),
+        restored,
         segments: report
             .segments
             .iter()
@@ -186,6 +219,17 @@ fn describe(found: &Diagnosis) -> Result<String, std::fmt::Error> {
         or_none(&found.cluster),
         or_none(&found.branch)
     )?;
+    if let Some(restored) = &found.restored {
+        let state = match restored.activated {
+            true => "activated, a node may start".to_owned(),
+            false => format!("not activated, no node starts ({})", restored.progress),
+        };
+        writeln!(
+            out,
+            "\nrestored\n  from branch {} of {} as of {}, begun at {}\n  as branch {}: {state}",
+            restored.parent, restored.archive, restored.at, restored.started, restored.branch
+        )?;
+    }
     writeln!(out, "\nsegments")?;
     for segment in &found.segments {
         let state = if segment.sealed { "sealed" } else { "open" };

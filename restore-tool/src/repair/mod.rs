@@ -151,6 +151,11 @@ struct Details {
     repair: Repair,
 }
 
+/// What the directory's note said before it became the note of a repair.
+pub(crate) fn note_before(note: &RestoreDescription) -> Option<RestoreDescription> {
+    serde_json::from_value::<Details>(note.details.clone()).ok()?.repair.before
+}
+
 /// Repairs the data directory `data` of a stopped node, if its log is damaged.
 ///
 /// The node, once started, rebuilds its checkpoints from the archive and the new log. Local entries beyond the archive
