@@ -32,6 +32,18 @@ pub async fn act(to: &Connection, path: &str, as_json: bool) -> Result<(), Failu
     print(&call(to, Method::POST, path, LONG_TIMEOUT).await?.document(path)?, as_json)
 }
 
+/// Has the node write snapshots, and shows them; says so where there was nothing new to write.
+pub async fn snapshot(to: &Connection, as_json: bool) -> Result<(), Failure> {
+    const PATH: &str = "/admin/snapshot";
+    let written = call(to, Method::POST, PATH, LONG_TIMEOUT).await?.document(PATH)?;
+    match written["snapshots"].as_array() {
+        Some(none) if none.is_empty() && !as_json => {
+            output::line("nothing to do: nothing was archived since each shard's newest snapshot")
+        }
+        _ => print(&written, as_json),
+    }
+}
+
 pub async fn archive(to: &Connection, command: ArchiveCommand, as_json: bool) -> Result<(), Failure> {
     match command {
         ArchiveCommand::Status => show(to, "/admin/archive/status", as_json).await,

@@ -22,6 +22,10 @@ use crate::wait::{Awaited, Patience, Silence};
 /// How often a line tells of progress where there is no terminal.
 const REPORT_EVERY: Duration = Duration::from_secs(5);
 
+/// The end of the name of a stream that holds what was rescued of another, and what stands for it in a plain name.
+const RESCUED: &str = "~rescued";
+const IMPORTED: &str = ".rescued";
+
 /// What an `append` was asked to do.
 #[derive(Debug)]
 pub struct Plan {
@@ -31,6 +35,8 @@ pub struct Plan {
     shape: Shape,
     /// Lines name tenants too.
     all: bool,
+    /// System streams are imported into plain ones.
+    rename_rescued: bool,
     options: AppenderOptions,
 }
 
@@ -75,7 +81,7 @@ impl Plan {
             batch_records: args.batch_records,
             ..AppenderOptions::default()
         };
-        Ok(Self { stream, file, shape, all: args.all, options })
+        Ok(Self { stream, file, shape, all: args.all, rename_rescued: args.rename_rescued, options })
     }
 }
 
@@ -232,7 +238,7 @@ impl Run<'_> {
                 self.waiting.push_back(Waiting { line, bytes, place: to, ack });
                 Ok(())
             }
-            Err(error) => Err(Failure::from(error).at(&place(input, line))),
+            Err(error) => Err(Failure::from(error).of_one_record().at(&place(input, line))),
         }
     }
 
@@ -240,7 +246,10 @@ impl Run<'_> {
     fn destination(&self, named: Named) -> Result<Place, Failure> {
         let tenant = named.tenant.unwrap_or_else(|| self.client.tenant().clone());
         match (&self.plan.stream, named.stream) {
-            (None, Some(stream)) => Ok((tenant, stream)),
+            (None, Some(stream)) => match stream.as_str().strip_suffix(RESCUED) {
+                None => Ok((tenant, stream)),
+                Some(origin) => self.rescued(tenant, &stream, &format!("{origin}{IMPORTED}")),
+            },
             (None, None) => Err(Failure::failed(
                 "input",
                 "the line names no stream",
@@ -258,6 +267,23 @@ impl Run<'_> {
             }
             (Some(wanted), _) => Ok((tenant, wanted.clone())),
         }
+    }
+
+    /// Where the records of a system stream go, which only the system appends to.
+    fn rescued(&self, tenant: TenantName, stream: &StreamName, plain: &str) -> Result<Place, Failure> {
+        if !self.plan.rename_rescued {
+            let what = format!("the line is of stream {tenant}/{stream}, which only the system appends to");
+            let advice = format!("--rename-rescued imports it as {plain}; what was appended before it stays");
+            return Err(Failure::failed("input", what, advice));
+        }
+        let plain = StreamName::parse(plain).map_err(|error| {
+            Failure::failed(
+                "input",
+                error.to_string(),
+                "export this stream alone, and import it by another name",
+            )
+        })?;
+        Ok((tenant, plain))
     }
 
     /// The stream's appender; a stream and a tenant that a line names are created where needed.
@@ -293,7 +319,7 @@ impl Run<'_> {
             let mut others = self.waiting.iter().filter(|other| other.place == waiting.place);
             let named = later.and_then(|later| others.nth(usize::try_from(later).unwrap_or(usize::MAX)));
             let line = named.map_or(waiting.line, |other| other.line);
-            Failure::from(error).at(&place(input, line))
+            Failure::from(error).of_one_record().at(&place(input, line))
         })?;
         if let Some(target) = self.targets.get_mut(&waiting.place) {
             let (first, next) = target.offsets.unwrap_or((appended.offsets.start, appended.offsets.end));

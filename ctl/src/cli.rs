@@ -360,6 +360,9 @@ pub struct AppendArgs {
     /// created on the way.
     #[arg(long, requires = "import", conflicts_with = "stream_field")]
     pub all: bool,
+    /// Import the records of a system stream such as `orders~rescued`, which nobody may append to, into `orders.rescued`.
+    #[arg(long, requires = "all")]
+    pub rename_rescued: bool,
     /// What each answer waits for; the stream's default if not given.
     #[arg(long, value_enum)]
     pub ack: Option<Ack>,

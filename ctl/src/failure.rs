@@ -95,6 +95,19 @@ impl Failure {
         Self { exit, ..self }
     }
 
+    /// The same of a record that has a place of its own: what is said of its place in a batch goes.
+    pub fn of_one_record(mut self) -> Self {
+        const BATCH: &str = " of the batch";
+        let Some(record) = self.what.find("record ") else { return self };
+        let number = record + "record ".len();
+        let rest = &self.what[number..];
+        let digits = rest.bytes().take_while(u8::is_ascii_digit).count();
+        if digits > 0 && rest[digits..].starts_with(BATCH) {
+            self.what.replace_range(record..number + digits + BATCH.len(), "the record");
+        }
+        self
+    }
+
     /// Says on standard error what there is to say.
     pub fn report(&self, as_json: bool) {
         if self.what.is_empty() {
@@ -153,7 +166,9 @@ fn advice(error: &Error) -> String {
         ErrorCode::EmptyBatch => "give at least one record".to_owned(),
         ErrorCode::UnknownTenant => "see `duramenctl tenant list`, or create it".to_owned(),
         ErrorCode::UnknownStream => {
-            "see `duramenctl stream list`, or create it with `duramenctl stream create NAME`".to_owned()
+            "see `duramenctl stream list`, or create it with `duramenctl stream create NAME`; one that was deleted is read \
+             with `duramenctl read NAME --as-of TIME`"
+                .to_owned()
         }
         ErrorCode::UnknownCursor => "see `duramenctl cursor list STREAM`".to_owned(),
         ErrorCode::UnknownRestorePoint => "see `duramenctl restore-point list`".to_owned(),
@@ -191,5 +206,26 @@ fn advice(error: &Error) -> String {
         }
         ErrorCode::Unimplemented => "use a client and a node of the same release".to_owned(),
         ErrorCode::Internal => "look into the node's log".to_owned(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_record_with_a_line_of_its_own_has_no_place_in_a_batch() {
+        for (what, expected) in [
+            (
+                "record 4 of the batch is 2 bytes, the limit is 1: split it",
+                "the record is 2 bytes, the limit is 1: split it",
+            ),
+            ("stream s: record 10 of the batch is malformed", "stream s: the record is malformed"),
+            ("record of the batch", "record of the batch"),
+            ("record 4", "record 4"),
+        ] {
+            let failure = Failure::failed("x", what, "").of_one_record();
+            assert_eq!(failure.what, expected);
+        }
     }
 }

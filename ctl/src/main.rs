@@ -85,7 +85,7 @@ async fn run(cli: Cli, to: &Connection) -> Result<(), Failure> {
         Command::Metrics { .. } => admin::metrics(to, json).await,
         Command::Health { degraded_ok, .. } => admin::health(to, *degraded_ok, json).await,
         Command::Archive { command, .. } => admin::archive(to, *command, json).await,
-        Command::Snapshot { .. } => admin::act(to, "/admin/snapshot", json).await,
+        Command::Snapshot { .. } => admin::snapshot(to, json).await,
         Command::Completions { shell } => {
             let mut script = Vec::new();
             clap_complete::generate(*shell, &mut Cli::command(), "duramenctl", &mut script);

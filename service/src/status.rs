@@ -32,6 +32,7 @@ pub struct Health {
 /// A node in one page.
 #[derive(Debug, Clone, Serialize, ToSchema)]
 pub struct Status {
+    /// The release, and the commit that it was built from.
     pub version: String,
     pub node: u64,
     pub cluster: String,

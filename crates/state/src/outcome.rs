@@ -80,7 +80,7 @@ pub enum Rejection {
     UnknownCursor,
     #[error("the tenant exists already")]
     TenantExists,
-    #[error("the restore point exists already, at {0}")]
+    #[error("the restore point exists already")]
     RestorePointExists(HybridTime),
     #[error("the restore point does not exist")]
     UnknownRestorePoint,

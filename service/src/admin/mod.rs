@@ -11,7 +11,7 @@ use axum::{Json, Router};
 use serde_json::Value;
 
 use crate::edge::Edge;
-use crate::http::{Failure, observe, unknown_method, unknown_path};
+use crate::http::{Failure, nothing_at, observe, unknown_method};
 use crate::status::{ArchiveStatus, Condition, Health, Status};
 
 /// The text format's content type.
@@ -33,6 +33,18 @@ pub(crate) fn router(edge: &Arc<Edge>) -> Router {
         .method_not_allowed_fallback(unknown_method)
         .layer(axum::middleware::from_fn_with_state(Arc::clone(edge), observe))
         .with_state(Arc::clone(edge))
+}
+
+/// No such path on this port; its description is on the other one.
+async fn unknown_path(State(edge): State<Arc<Edge>>, uri: axum::http::Uri) -> Failure {
+    nothing_at(
+        &uri,
+        &format!(
+            "this port is for operators, with /health, /metrics, /status and more; http://{}/v1/openapi.json, on the \
+             port for clients, lists what there is on both",
+            edge.config.listen.clients
+        ),
+    )
 }
 
 const fn verdict(condition: Condition) -> StatusCode {

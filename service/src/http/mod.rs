@@ -98,8 +98,13 @@ pub(crate) fn router(edge: &Arc<Edge>) -> Router {
 }
 
 /// No such path, in the shape of errors.
-pub(crate) async fn unknown_path(uri: axum::http::Uri) -> Failure {
-    let message = format!("there is nothing at {}: /v1/openapi.json lists what there is", uri.path());
+async fn unknown_path(uri: axum::http::Uri) -> Failure {
+    nothing_at(&uri, "/v1/openapi.json lists what there is")
+}
+
+/// A path where nothing is, with where to look instead.
+pub(crate) fn nothing_at(uri: &axum::http::Uri, instead: &str) -> Failure {
+    let message = format!("there is nothing at {}: {instead}", uri.path());
     Failure::from(Error::new(Code::Unimplemented, message)).with_status(StatusCode::NOT_FOUND)
 }
 

@@ -290,7 +290,16 @@ fn rejected_what(what: &str, rejection: &Rejection) -> Error {
         Rejection::TooMany { .. } => Code::LimitReached,
         _ => Code::Internal,
     };
-    let refused = Error::new(code, format!("{what}: {rejection}"));
+    let refused = match rejection {
+        Rejection::RestorePointExists(time) => {
+            let time = crate::time::rfc3339(*time);
+            Error::new(
+                code,
+                format!("restore point {what} exists already, it names {time}: choose another name"),
+            )
+        }
+        _ => Error::new(code, format!("{what}: {rejection}")),
+    };
     match rejection {
         Rejection::TooMany { limit, .. } => {
             refused.with_more(More { limit: u64::try_from(*limit).ok(), ..More::default() })

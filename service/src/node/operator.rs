@@ -199,7 +199,7 @@ impl Node {
         let segments = self.wal().segments();
         let description = self.description();
         Status {
-            version: env!("CARGO_PKG_VERSION").to_owned(),
+            version: env!("DURAMEN_VERSION").to_owned(),
             node: description.node.get(),
             cluster: description.cluster.to_string(),
             branch: description.branch.clone().unwrap_or_default(),

@@ -35,12 +35,22 @@ impl Node {
     }
 
     async fn live(&self, name: &StreamRef, from: &ReadFrom) -> Result<ReadSession> {
-        let (shard, stream, (first, tail, cursor)) = self.locate(name, |found| {
+        let located = self.locate(name, |found| {
             let cursor = match from {
                 ReadFrom::Cursor(cursor) => found.cursors.get(cursor).map(|cursor| cursor.offset),
                 _ => None,
             };
             (found.trimmed, found.next, cursor)
+        });
+        let (shard, stream, (first, tail, cursor)) = located.map_err(|error| match error.code {
+            Code::UnknownStream => Error::new(
+                Code::UnknownStream,
+                format!(
+                    "{}; what a deleted stream held can be read with `as_of` an instant before, inside the recovery window",
+                    error.message
+                ),
+            ),
+            _ => error,
         })?;
         let scope = Scope::Live(shard.view.follow(stream));
         let mut session = self.session(shard, name, stream, scope, first);
