@@ -15,48 +15,75 @@ fn text(path: &str) -> String {
     std::fs::read_to_string(workspace.join(path)).unwrap_or_else(|error| panic!("{path}: {error}"))
 }
 
-/// Paths below `spans` in either query language, as JSON pointers.
-fn span_paths(text: &str) -> BTreeSet<String> {
-    let mut paths = BTreeSet::new();
-    for part in text.split("spans").skip(1) {
-        let rest = part.trim_start_matches(['.', '[']);
-        let Some((number, rest)) = rest.split_once(['.', ']']) else { continue };
-        let name = rest.trim_start_matches('.');
-        let name: String = name.chars().take_while(|c| c.is_ascii_lowercase() || *c == '_').collect();
-        if number.parse::<u8>().is_ok() && !name.is_empty() {
-            paths.insert(format!("/spans/{number}/{name}"));
-        }
+/// The fields that queries of either language ask for, but those of CloudWatch itself (`@timestamp`).
+fn asked_for(text: &str) -> BTreeSet<String> {
+    let mut names = BTreeSet::new();
+    let parts = text.split(['|', '\n']).map(str::trim);
+    for part in parts {
+        let list = match part.split_once(' ') {
+            Some(("fields" | "json", list)) => list,
+            Some(("filter", condition)) => condition.split(' ').next().unwrap_or_default(),
+            Some(("stats", sums)) => sums.split_once(" by ").map_or("", |(_, list)| list),
+            _ => part.split_once(" by (").and_then(|(_, rest)| rest.split(')').next()).unwrap_or_default(),
+        };
+        let words = list.split(',').map(str::trim);
+        // Loki may give a field another name: `name="path"`.
+        let words = words.map(|word| word.split_once('=').map_or(word, |(_, path)| path.trim_matches('"')));
+        let is_name = |word: &&str| word.starts_with(|c: char| c.is_ascii_lowercase()) && !word.contains('(');
+        names.extend(words.filter(is_name).map(str::to_owned));
     }
-    paths
+    names
+}
+
+/// What stands in the page's fenced blocks.
+fn fenced(page: &str) -> String {
+    page.split("\n```").skip(1).step_by(2).collect()
 }
 
 #[test]
 fn a_line_has_the_request_and_what_it_was_about_where_queries_look_for_it() -> Result<()> {
     let directory = tempfile::tempdir()?;
-    let mut node =
-        NodeSettings::in_directory(directory.path()).set("telemetry.log_level", "debug").start()?;
-    let url = format!("{}/v1/tenants/default/streams/nothing/records", node.client_url());
+    let archive = directory.path().join("archive");
+    let mut node = NodeSettings::in_directory(&directory.path().join("data"))
+        .archive_in_directory(&archive)
+        .set("archive.segment_age", "1s")
+        .set("log.append_timeout", "2m")
+        .set("telemetry.log_level", "debug")
+        .start()?;
+    let streams = format!("{}/v1/tenants/default/streams", node.client_url());
+    let url = format!("{streams}/nothing/records");
     let request = ureq::get(url).header("x-request-id", "of-this-test").config().http_status_as_error(false);
     ensure!(request.build().call()?.status() == 404, "a stream that was never written to is there");
     let refused = node.process().wait_for_line(Deadline::after_secs(60), |line| {
         line.contains("a request was refused").then(|| line.to_owned())
     })?;
     let refused: Value = serde_json::from_str(&refused)?;
-    let request = &refused["spans"][1];
-    ensure!(request["request_id"] == "of-this-test", "{refused:#}");
-    ensure!(request["tenant"] == "default" && request["stream"] == "nothing", "{refused:#}");
-    ensure!(refused["code"] == "unknown_stream" && refused["spans"][0]["node"] == 1, "{refused:#}");
-    ensure!(node.terminate()?.success(), "the node stops badly");
-    for line in node.process().output().lines() {
-        serde_json::from_str::<Value>(line).with_context(|| format!("no JSON: {line}"))?;
-    }
+    ensure!(refused["request_id"] == "of-this-test" && refused["method"] == "GET", "{refused:#}");
+    ensure!(refused["tenant"] == "default" && refused["stream"] == "nothing", "{refused:#}");
+    ensure!(refused["code"] == "unknown_stream" && refused["node"] == 1, "{refused:#}");
+    // Something about a shard, and an error.
+    ureq::post(format!("{streams}/s/records?ack=archived")).send("a record")?;
+    std::fs::remove_dir_all(&archive)?;
+    ureq::post(format!("{streams}/s/records")).send("another record")?;
+    let failing = "archiving failed; it is tried again";
+    node.process().wait_for_line(Deadline::after_secs(60), |line| line.contains(failing).then_some(()))?;
+    node.kill_9()?;
 
-    for file in ["docs/operations/LOGS.md", "terraform/modules/monitoring/main.tf"] {
-        let paths = span_paths(&text(file));
-        ensure!(paths.len() >= 3, "{file} asks for {paths:?}");
-        for path in paths {
-            ensure!(refused.pointer(&path).is_some(), "{file} asks for {path}, and a line has {refused:#}");
-        }
+    let mut there = BTreeSet::new();
+    for line in node.process().output().lines() {
+        let line: Value = serde_json::from_str(line).with_context(|| format!("no JSON: {line}"))?;
+        let line = line.as_object().with_context(|| format!("no object: {line}"))?;
+        ensure!(line.values().all(|value| !value.is_object() && !value.is_array()), "nested: {line:?}");
+        ensure!(line.get("node") == Some(&1.into()), "of no node: {line:?}");
+        there.extend(line.keys().cloned());
+    }
+    let page = text("docs/operations/LOGS.md");
+    let monitoring = text("terraform/modules/monitoring/main.tf");
+    let query = monitoring.lines().find(|line| line.trim().starts_with("query ")).context("no query")?;
+    for (file, asked) in [("LOGS.md", asked_for(&fenced(&page))), ("monitoring", asked_for(query))] {
+        ensure!(asked.len() >= 6, "{file} asks for {asked:?}");
+        let missing: Vec<_> = asked.difference(&there).collect();
+        ensure!(missing.is_empty(), "{file} asks for {missing:?}, and lines have {there:?}");
     }
     Ok(())
 }
@@ -76,7 +103,10 @@ fn messages_that_are_counted_are_written_somewhere() {
 }
 
 #[test]
-fn paths_of_both_query_languages_are_found() {
-    let found = span_paths("spans.1.tenant, a=\"spans[0].node\" and spans of time");
-    assert_eq!(found, ["/spans/0/node", "/spans/1/tenant"].map(str::to_owned).into());
+fn fields_of_both_query_languages_are_found() {
+    let insights = "fields @timestamp, level, spans.1.tenant\n| filter code = \"no\"\n| stats count(*) by tenant, bin(5m)";
+    let loki = "sum by (tenant, status) (count_over_time({job=\"x\"} | json message, a=\"spans[0].shard\" | shard = \"1\" [5m]))";
+    let found = asked_for(&format!("{insights}\n{loki}"));
+    let expected = ["code", "level", "message", "spans.1.tenant", "spans[0].shard", "status", "tenant"];
+    assert_eq!(found, expected.map(str::to_owned).into());
 }

@@ -265,7 +265,8 @@ impl Shared {
 
     pub(super) fn failed(&self, part: Part, error: String) {
         self.metrics.upload_failed();
-        tracing::error!(%part, error, "archiving failed; it is tried again");
+        let shard = part.shard().map(tracing::field::display);
+        tracing::error!(%part, shard, error, "archiving failed; it is tried again");
         self.troubles.set(part, error);
     }
 

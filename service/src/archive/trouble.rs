@@ -34,6 +34,16 @@ pub(super) enum Part {
     Schedule,
 }
 
+impl Part {
+    /// The shard that it is about, where it is about one.
+    pub(super) const fn shard(self) -> Option<ShardId> {
+        match self {
+            Self::Shard(shard) | Self::Snapshots(shard) | Self::Retention(shard) => Some(shard),
+            Self::Opening | Self::Store | Self::Closing | Self::Schedule => None,
+        }
+    }
+}
+
 impl fmt::Display for Part {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {

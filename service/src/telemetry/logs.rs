@@ -1,7 +1,7 @@
 //! Log lines: text for people or one JSON object a line, on standard error.
 //!
 //! Lines carry the fields of the spans that they are in: `node`, and for a request its `request_id`, `tenant` and
-//! `stream`. Values of records, credentials and tokens are never fields.
+//! `stream`; in JSON they are fields of the line itself. Values of records, credentials and tokens are never fields.
 
 use std::io::IsTerminal as _;
 
@@ -9,6 +9,7 @@ use tracing_subscriber::layer::{Layer as _, SubscriberExt as _};
 use tracing_subscriber::util::SubscriberInitExt as _;
 use tracing_subscriber::{EnvFilter, Registry, reload};
 
+use super::json_lines::JsonLines;
 use super::traces::Traces;
 use crate::config::{Config, LogFormat};
 
@@ -68,7 +69,7 @@ pub fn start(config: &Config) -> Result<Started, Error> {
     let lines = match config.telemetry.log_format {
         LogFormat::Text => lines.with_target(false).boxed(),
         LogFormat::Json => {
-            lines.json().flatten_event(true).with_current_span(false).with_span_list(true).boxed()
+            lines.json().event_format(JsonLines::of_node(config.node.id)).boxed()
         }
     };
     tracing_subscriber::registry()

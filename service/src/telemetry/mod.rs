@@ -1,5 +1,6 @@
 //! What a node tells about itself: log lines and metrics.
 
+mod json_lines;
 mod logs;
 mod metrics;
 mod names;

@@ -159,7 +159,7 @@ resource "aws_cloudwatch_dashboard" "this" {
         properties = {
           title  = "Warnings and errors"
           region = data.aws_region.current.region
-          query  = "SOURCE '${aws_cloudwatch_log_group.node.name}' | fields @timestamp, level, message, error, spans.1.request_id, spans.1.tenant, spans.1.stream | filter level in ['WARN', 'ERROR'] | sort @timestamp desc | limit 100"
+          query  = "SOURCE '${aws_cloudwatch_log_group.node.name}' | fields @timestamp, level, message, error, request_id, tenant, stream, shard | filter level in ['WARN', 'ERROR'] | sort @timestamp desc | limit 100"
           view   = "table"
         }
       }],
