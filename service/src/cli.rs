@@ -10,6 +10,7 @@ use clap::{Args, CommandFactory as _, Parser, Subcommand};
 use tokio::signal::unix::{SignalKind, signal};
 
 use crate::Node;
+use crate::cloudwatch;
 use crate::config::{self, Layers, Loaded, Problem, Problems, Source};
 use crate::demo::DemoArgs;
 use crate::doctor::DoctorArgs;
@@ -287,6 +288,10 @@ async fn run_node(
     );
     service_manager::ready();
     let watchdog = tokio::spawn(service_manager::watchdog(node.clone()));
+    let metrics = tokio::spawn({
+        let (node, config) = (node.clone(), Arc::clone(&config));
+        async move { cloudwatch::report(node, &config).await }
+    });
     let mut reload = Reload::new(loaded, node.clone(), level);
     let reloading = async {
         while hang_up.recv().await.is_some() {
@@ -304,6 +309,7 @@ async fn run_node(
         failure = node.failed() => anyhow::bail!("{failure}; the node ends, its restart recovers"),
     }
     watchdog.abort();
+    metrics.abort();
     service_manager::stopping();
     tracing::info!(timeout = ?config.shutdown.timeout, "stopping");
     let stop = async {

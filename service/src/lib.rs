@@ -4,6 +4,7 @@ mod admin;
 pub mod api;
 mod archive;
 pub mod cli;
+mod cloudwatch;
 pub mod config;
 mod demo;
 mod doctor;

@@ -14,7 +14,9 @@ use std::fmt::Write as _;
 
 pub use load::{Layers, Loaded, Problem, Problems, Source};
 pub use reference::reference;
-pub use sections::{Archive, Cluster, Listen, LocalRetention, Log, Node, Shutdown, Telemetry, Wal};
+pub use sections::{
+    Archive, CloudWatch, Cluster, Listen, LocalRetention, Log, Node, Shutdown, Telemetry, Wal,
+};
 pub use value::{Fsync, LogFormat};
 
 use section::Setting;
@@ -50,6 +52,7 @@ config! {
     archive: Archive,
     local_retention: LocalRetention,
     telemetry: Telemetry,
+    cloudwatch: CloudWatch,
     shutdown: Shutdown
 }
 

@@ -181,6 +181,23 @@ section! {
 }
 
 section! {
+    /// Metrics for CloudWatch: lines in its Embedded Metric Format on standard output, for what brings the process's output
+    /// to CloudWatch Logs (the container's `awslogs`, or the agent). docs/METRICS.md has their names; each is billed as a
+    /// custom metric. Logs go to standard error as ever.
+    CloudWatch ["cloudwatch"] {
+        /// Whether they are written.
+        emf: bool = false;
+        /// The time between two lines. CloudWatch keeps values by the minute.
+        interval: Duration = 60 * SECOND, in SECOND => 3600 * SECOND;
+        /// The namespace of the metrics.
+        namespace: String = "Duramen".to_owned();
+        /// The dimension `cluster` of the metrics, a name that tells this cluster from others; the other dimension is
+        /// `node`, from `node.id`.
+        cluster: String = "duramen".to_owned();
+    }
+}
+
+section! {
     /// The end of a node that is told to stop.
     Shutdown ["shutdown"] {
         /// How long requests under way, and then the archiver, may take to finish after SIGTERM or SIGINT. What is

@@ -24,6 +24,7 @@ pub(super) fn validate(config: &mut Config) -> Vec<(&'static str, String)> {
     collector(config, &mut found);
     sizes(config, &mut found);
     archive(config, &mut found);
+    cloudwatch(config, &mut found);
     if let Err(error) = EnvFilter::builder().parse(&config.telemetry.log_level) {
         found.push(("telemetry.log_level", format!("{:?}: {error}", config.telemetry.log_level)));
     }
@@ -121,6 +122,24 @@ fn archive(config: &Config, found: &mut Vec<(&'static str, String)>) {
         let message =
             "\"archived\" needs an archive: set archive.url, or choose \"local\" or \"quorum\"".to_owned();
         found.push(("log.default_acknowledgement", message));
+    }
+}
+
+/// CloudWatch passes over a whole line for a name that it doesn't take, and says so nowhere that one would look.
+fn cloudwatch(config: &Config, found: &mut Vec<(&'static str, String)>) {
+    let names = [
+        ("cloudwatch.namespace", &config.cloudwatch.namespace),
+        ("cloudwatch.cluster", &config.cloudwatch.cluster),
+    ];
+    for (key, name) in names {
+        let valid = |c: char| c.is_ascii_alphanumeric() || "._-/#".contains(c);
+        if name.is_empty() || name.len() > 255 || !name.chars().all(valid) || name.starts_with("AWS/") {
+            let message = format!(
+                "{name:?} is no name for CloudWatch: it must have 1 to 255 letters, digits and . _ - / #, and not \
+                 begin with AWS/"
+            );
+            found.push((key, message));
+        }
     }
 }
 

@@ -115,7 +115,7 @@ impl Node {
         &self.0.description
     }
 
-    fn clock(&self) -> &HybridClock {
+    pub(crate) fn clock(&self) -> &HybridClock {
         &self.0.clock
     }
 

@@ -68,9 +68,7 @@ pub fn start(config: &Config) -> Result<Started, Error> {
         .with_ansi(std::io::stderr().is_terminal());
     let lines = match config.telemetry.log_format {
         LogFormat::Text => lines.with_target(false).boxed(),
-        LogFormat::Json => {
-            lines.json().event_format(JsonLines::of_node(config.node.id)).boxed()
-        }
+        LogFormat::Json => lines.json().event_format(JsonLines::of_node(config.node.id)).boxed(),
     };
     tracing_subscriber::registry()
         .with(lines.with_filter(filter))

@@ -1,5 +1,6 @@
 //! What a node tells about itself: log lines and metrics.
 
+mod cloudwatch;
 mod json_lines;
 mod logs;
 mod metrics;
@@ -8,6 +9,7 @@ mod observed;
 mod reference;
 mod traces;
 
+pub use cloudwatch::EmfLines;
 pub use logs::{Error as LogsError, LogLevel, Started, start};
 pub use metrics::{Gauged, Metrics, Port, ReadSource};
 pub use observed::{ArchiveUse, Observed, TenantUse};

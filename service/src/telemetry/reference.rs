@@ -2,6 +2,7 @@
 
 use std::fmt::Write as _;
 
+use super::cloudwatch;
 use super::names::{ALL, Kind};
 
 const HEAD: &str = "\
@@ -15,6 +16,18 @@ This page is generated from the declarations: `duramen metrics-reference > docs/
 
 | metric | kind | unit | labels | meaning |
 | --- | --- | --- | --- | --- |
+";
+
+const CLOUDWATCH: &str = "
+## CloudWatch
+
+With `cloudwatch.emf = true` the node writes one line of CloudWatch's Embedded Metric Format on standard output each
+`cloudwatch.interval`. In the namespace `cloudwatch.namespace`, with the dimensions `cluster` and `node`, CloudWatch then has
+the metrics below, which terraform/modules/monitoring watches. Counts and bytes are of the interval: take their sum. The
+99th percentiles are estimated from the histograms above and absent where nothing happened: take their maximum.
+
+| metric | unit | with | meaning |
+| --- | --- | --- | --- |
 ";
 
 /// The page that documents every metric, as Markdown.
@@ -37,6 +50,12 @@ pub fn metrics_reference() -> String {
             metric.help
         )
         .expect("writing to a String can't fail");
+    }
+    page.push_str(CLOUDWATCH);
+    for metric in cloudwatch::ALL {
+        let with = if metric.of_the_archive { "an archive" } else { "" };
+        writeln!(page, "| `{}` | {} | {with} | {} |", metric.name, metric.unit, metric.help)
+            .expect("writing to a String can't fail");
     }
     page
 }
