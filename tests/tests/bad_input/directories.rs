@@ -130,3 +130,28 @@ fn a_refused_start_leaves_an_empty_directory_free_for_what_the_refusal_advises()
     ensure!(!empty.join("node.json").exists(), "it is bound to the branch that it was refused");
     Ok(())
 }
+
+#[test]
+fn a_restore_into_a_directory_that_has_something_is_refused_and_leaves_it_alone() -> Result<()> {
+    let asked = Asked::start()?;
+    asked.ctl("append orders")?.input("x\n").succeed()?;
+    asked.ctl("archive flush")?.succeed()?;
+    let hydrate = |to: &Path| Ok::<_, anyhow::Error>(asked.restore("hydrate --latest --to")?.args([to]));
+    let named = asked.node.data().display().to_string();
+    hydrate(asked.node.data())?.fail(1, &[&named, "is not empty", "restore into an empty directory"])?;
+    let (directory, _) = stopped()?;
+    let data = directory.path().join("data");
+    let before = contents(&data)?;
+    let named = data.display().to_string();
+    hydrate(&data)?.fail(1, &[&named, "is not empty", "restore into an empty directory"])?;
+    ensure!(contents(&data)? == before, "nothing in it was changed");
+    let other = directory.path().join("letters");
+    std::fs::create_dir(&other)?;
+    #[expect(clippy::disallowed_methods, reason = "somebody's file")]
+    std::fs::write(other.join("letter.txt"), "dear")?;
+    let named = other.display().to_string();
+    hydrate(&other)?.fail(1, &[&named, "is not empty", "letter.txt", "restore into an empty directory"])?;
+    let before = contents(&directory.path().join("letters"))?;
+    ensure!(before.len() == 1, "nothing was made there: {before:?}");
+    Ok(())
+}

@@ -13,6 +13,8 @@ mod starting;
 mod times;
 mod unknown;
 
+use std::time::Duration;
+
 use anyhow::{Context, Result, ensure};
 use duramen_proto::v1::log_client::LogClient;
 use duramen_proto::{error_of, v1};
@@ -63,7 +65,9 @@ impl Asked {
     fn http(&self, method: &str, path: &str, body: impl AsRef<[u8]>) -> Result<(u16, Value)> {
         let above = if path.starts_with("/v1") { "" } else { "/v1/tenants/default/streams" };
         let url = format!("{}{above}{path}", self.node.client_url());
-        let agent = ureq::Agent::config_builder().http_status_as_error(false).build().new_agent();
+        // A stream of events that should have been refused never ends.
+        let agent = ureq::Agent::config_builder().http_status_as_error(false);
+        let agent = agent.timeout_global(Some(Duration::from_secs(30))).build().new_agent();
         let request = tonic::codegen::http::Request::builder().method(method).uri(url);
         let request = request.header("content-type", "application/json").body(body.as_ref().to_vec())?;
         let mut response = agent.run(request)?;

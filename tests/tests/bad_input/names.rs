@@ -88,3 +88,32 @@ fn a_bad_branch_name_is_refused_before_anything_is_asked_of_the_archive() -> Res
     serve.fail(2, &["--branch: archive.branch: branch name \"a b\" contains ' '"])?;
     Ok(())
 }
+
+#[test]
+fn slashes_tildes_blanks_and_nul_are_refused_in_names_of_every_kind() -> Result<()> {
+    let mut asked = Asked::start()?;
+    asked.ctl("append orders")?.input("x\n").succeed()?;
+    for (bad, shown) in [("a/b", "'/'"), ("a~b", "'~'"), ("a b", "' '"), (" ab", "' '"), ("a\0b", "'\\0'")] {
+        let wrong = format!("contains {shown}");
+        let refusal = (Code::InvalidArgument, "invalid_argument");
+        let parts = ["tenant name ", &wrong];
+        asked.grpc_refused(async |log| log.append(append(bad, "orders", "x")).await, refusal, &parts)?;
+        // The system passes no NUL in an argument.
+        if !bad.contains('\0') {
+            let ctl =
+                |arguments: &[&str]| Ok::<_, anyhow::Error>(Tool::ctl(&asked.node)?.args(arguments.to_vec()));
+            ctl(&["tenant", "create", bad])?.fail(2, &parts)?;
+            ctl(&["stream", "list", "--tenant", bad])?.fail(2, &parts)?;
+            ctl(&["restore-point", "create", bad])?.fail(2, &["restore point name ", &wrong])?;
+            let branch = asked.restore("branch --latest")?.args([bad]);
+            branch.fail(2, &["branch name ", &wrong])?;
+        }
+    }
+    let from = v1::read_request::From::Cursor("a\0b".to_owned());
+    let refusal = (Code::InvalidArgument, "invalid_argument");
+    let parts = ["cursor name ", "control character '\\0'"];
+    asked.grpc_refused(async |log| log.read(read("orders", from)).await, refusal, &parts)?;
+    let listed = asked.ctl("tenant list --json")?.succeed()?;
+    ensure!(listed.lines().count() == 1, "no tenant was created: {listed}");
+    Ok(())
+}

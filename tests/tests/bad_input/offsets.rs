@@ -24,8 +24,10 @@ fn an_offset_beyond_the_tail_is_refused_with_the_tail() -> Result<()> {
     asked.ctl("stream trim orders 11")?.fail(1, &parts)?;
     asked.ctl("cursor commit orders me 11")?.fail(1, &parts)?;
     let refusal = (416, "out_of_range");
-    let error = asked.http_refused(("GET", "/orders/records?from=11"), "", refusal, &parts)?;
-    ensure!((&error["tail"], &error["first_readable"]) == (&10.into(), &4.into()), "{error}");
+    for path in ["/orders/records?from=11", "/orders/records?from=11&follow=true"] {
+        let error = asked.http_refused(("GET", path), "", refusal, &parts)?;
+        ensure!((&error["tail"], &error["first_readable"]) == (&10.into(), &4.into()), "{error}");
+    }
     let error = asked.http_refused(("POST", "/orders/trim"), r#"{"to":11}"#, refusal, &parts)?;
     ensure!(error["tail"] == 10, "{error}");
     let error = asked.http_refused(("PUT", "/orders/cursors/me"), r#"{"offset":11}"#, refusal, &parts)?;

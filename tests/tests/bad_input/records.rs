@@ -1,6 +1,7 @@
 //! A record over the limit, an empty batch.
 
 use anyhow::Result;
+use duramen_types::batch::{BatchBuilder, Limits, Options, Record};
 use tonic::Code;
 
 use super::*;
@@ -97,5 +98,38 @@ fn a_line_that_is_no_record_is_named_and_what_came_before_it_stays() -> Result<(
     let body = "{\"records\":[{\"value\":{\"base64\":\"?\"}}]}";
     let refusal = (400, "invalid_argument");
     asked.http_refused(("POST", "/orders/records"), body, refusal, &["record 1", "value", "Base64"])?;
+    Ok(())
+}
+
+#[test]
+fn an_encoded_batch_is_held_to_the_same_limits() -> Result<()> {
+    let mut asked = Asked::start_with(small)?;
+    let encoded = |values: &[usize]| -> Result<Vec<u8>> {
+        let mut builder = BatchBuilder::new(Limits::default());
+        for length in values {
+            let value = Some(vec![b'x'; *length].into());
+            builder.push_record(&Record { value, ..Record::default() })?;
+        }
+        Ok(builder.finish(Options::default())?.into_bytes().to_vec())
+    };
+    let mut cut = encoded(&[10])?;
+    cut.pop();
+    let mut altered = encoded(&[10])?;
+    if let Some(last) = altered.last_mut() {
+        *last ^= 1;
+    }
+    for (batch, code, parts) in [
+        (encoded(&[10, 2000])?, "record_too_large", ["record 1 of the batch is 20", "the limit is 1024"]),
+        (encoded(&[900; 8])?, "batch_too_large", ["the limit is 4096", "send fewer records at once"]),
+        (Vec::new(), "invalid_argument", ["append to default/orders", "0 bytes are too few for a batch"]),
+        (cut, "invalid_argument", ["append to default/orders", "bytes"]),
+        (altered, "invalid_argument", ["append to default/orders", "fails its checksum"]),
+    ] {
+        let mut request = append("", "orders", "");
+        request.payload = Some(v1::append_request::Payload::EncodedBatch(batch.into()));
+        let refusal = (Code::InvalidArgument, code);
+        asked.grpc_refused(async |log| log.append(request).await, refusal, &parts)?;
+    }
+    ensure!(asked.ctl("stream list --json")?.succeed()?.lines().count() <= 1, "nothing else was created");
     Ok(())
 }

@@ -1,7 +1,5 @@
 //! Target times in the future, before the recovery window, and in other zones.
 
-use std::time::Duration;
-
 use anyhow::Result;
 use duramen_client::when;
 use duramen_types::HybridTime;
@@ -166,5 +164,27 @@ fn an_instant_that_is_not_proven_complete_yet_is_refused_with_the_one_that_is() 
     )?;
     asked.restore("plan --target-time")?.args([closed.as_str()]).succeed()?;
     asked.restore("plan --target-name nothing")?.fail(5, &["has no restore point nothing", "it has none"])?;
+    Ok(())
+}
+
+#[test]
+fn a_restore_or_an_export_to_a_refused_instant_begins_nothing() -> Result<()> {
+    let asked = asked()?;
+    let (directory, file) = (asked.directory.path().join("restored"), asked.directory.path().join("records"));
+    for (time, parts) in [
+        (FUTURE.1, [FUTURE.0, "lies in the future", "choose an instant that has passed"]),
+        (EARLY.1, [EARLY.0, "its recovery window begins at", "choose a later instant"]),
+    ] {
+        let hydrate =
+            asked.restore("hydrate --to")?.args([directory.as_os_str()]).args(["--target-time", time]);
+        hydrate.fail(4, &parts)?;
+        let begun = ["restore.json", "node.json"].map(|file| directory.join(file).exists());
+        ensure!(begun == [false; 2], "a restore to {time} was begun");
+        let export = asked.restore("export orders --output")?.args([file.as_os_str()]);
+        export.args(["--target-time", time]).fail(4, &parts)?;
+        ensure!(!file.exists(), "a refused export made its file at {time}");
+    }
+    let hydrate = asked.restore("hydrate --latest --to")?.args([directory.as_os_str()]);
+    hydrate.succeed()?;
     Ok(())
 }

@@ -80,3 +80,22 @@ fn an_unknown_cursor_is_named_with_its_stream() -> Result<()> {
     asked.grpc_refused(async |log| log.read(read("orders", from)).await, refusal, &[what, todo])?;
     Ok(())
 }
+
+#[test]
+fn what_an_archive_does_not_have_is_named_with_what_it_has() -> Result<()> {
+    let asked = Asked::start()?;
+    asked.ctl("append orders")?.input("x\n").succeed()?;
+    asked.ctl("archive flush")?.succeed()?;
+    let url = asked.archive_url();
+    asked
+        .restore("export nobody --latest")?
+        .fail(5, &["stream \"default/nobody\" does not exist on branch main", "--tenant"])?;
+    asked.restore("export orders --tenant acme --latest")?.fail(5, &["acme", "branch main"])?;
+    for line in ["plan --latest --branch mian", "branch new --latest --branch mian", "verify --branch mian"] {
+        asked.restore(line)?.fail(5, &[&url, "has no branch mian; it has main"])?;
+    }
+    asked
+        .restore("show main/owner")?
+        .fail(2, &["\"main/owner\" is no key of an archive", "keys look like"])?;
+    Ok(())
+}
