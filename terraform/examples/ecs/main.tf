@@ -9,13 +9,14 @@ module "archive" {
 module "node" {
   source = "../../modules/ecs"
 
-  nodes          = { "1" = { subnet_id = var.subnet_id } }
-  image          = var.image
-  archive_url    = module.archive.url
-  policy_arns    = { archive = module.archive.node_policy_arn }
-  log_group      = module.monitoring.log_group
-  client_cidrs   = var.client_cidrs
-  operator_cidrs = var.operator_cidrs
+  nodes              = { "1" = { subnet_id = var.subnet_id } }
+  image              = var.image
+  archive_url        = module.archive.url
+  policy_arns        = { archive = module.archive.node_policy_arn }
+  verify_policy_arns = { archive = module.archive.verify_policy_arn }
+  log_group          = module.monitoring.log_group
+  client_cidrs       = var.client_cidrs
+  operator_cidrs     = var.operator_cidrs
 }
 
 module "monitoring" {

@@ -1,4 +1,4 @@
-# The bucket of an archive, and three policies for those who work with it: a node, expiry, and restores.
+# The bucket of an archive, and policies for those who work with it: a node, expiry, restores, and verification.
 
 data "aws_partition" "current" {}
 
@@ -78,6 +78,20 @@ locals {
   restore_policy = {
     Version   = "2012-10-17"
     Statement = concat(local.read_statements, local.read_key_statements)
+  }
+
+  verify_policy = {
+    Version = "2012-10-17"
+    Statement = concat(local.read_statements, [
+      {
+        # What it found, beside what it looked at.
+        Sid       = "RecordVerdicts"
+        Effect    = "Allow"
+        Action    = "s3:PutObject"
+        Resource  = "${local.bucket_arn}/${var.prefix}/verdicts/*"
+        Condition = { Null = { "s3:if-none-match" = "false" } }
+      },
+    ], local.key_statements)
   }
 }
 
@@ -225,5 +239,12 @@ resource "aws_iam_policy" "restore" {
   name        = "${var.bucket_name}-restore"
   description = "duramen-restore where it only reads: list, plan, show, export, verify --dry-run"
   policy      = jsonencode(local.restore_policy)
+  tags        = var.tags
+}
+
+resource "aws_iam_policy" "verify" {
+  name        = "${var.bucket_name}-verify"
+  description = "duramen-restore verify: read the archive and record the verdict in it"
+  policy      = jsonencode(local.verify_policy)
   tags        = var.tags
 }

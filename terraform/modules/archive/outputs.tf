@@ -27,3 +27,8 @@ output "restore_policy_arn" {
   description = "For duramen-restore where it only reads. To branch or hydrate it also needs what a node may."
   value       = aws_iam_policy.restore.arn
 }
+
+output "verify_policy_arn" {
+  description = "For duramen-restore verify: it may read, and record its verdict."
+  value       = aws_iam_policy.verify.arn
+}

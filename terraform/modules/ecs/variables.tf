@@ -49,6 +49,22 @@ variable "policy_arns" {
   type        = map(string)
 }
 
+variable "verify_policy_arns" {
+  description = "Policies of the weekly verification by a name of your choice: at least the output `verify_policy_arn` of the module archive."
+  type        = map(string)
+}
+
+variable "verify_schedule" {
+  description = "When the archive is verified, as EventBridge Scheduler writes it, in UTC; it begins within six hours after. An alarm complains after eight days without."
+  type        = string
+  default     = "cron(0 2 ? * SUN *)"
+
+  validation {
+    condition     = can(regex("^(cron|rate)[(].+[)]$", var.verify_schedule))
+    error_message = "cron(minute hour day month weekday year) or rate(number unit)."
+  }
+}
+
 variable "settings" {
   description = "More of the node's settings, as `section.key` to value, like { \"local_retention.bytes\" = \"20GiB\" }. See docs/CONFIGURATION.md."
   type        = map(string)

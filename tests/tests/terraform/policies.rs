@@ -1,4 +1,4 @@
-//! The archive's three policies, enforced by a MinIO: what each holder can do, and what not.
+//! The archive's policies, enforced by a MinIO: what each holder can do, and what not.
 //!
 //! MinIO's policies know no `s3:if-none-match`. That condition is looked for in the text and then left out.
 
@@ -103,8 +103,8 @@ async fn a_node_can_append_and_archive_but_not_delete_and_a_reader_can_only_read
     }
     let resources = terraform.apply("archive-only", bucket.name())?;
     let session = |name| Session::of(&bucket, &for_minio(&resources, name)?);
-    let (Some(node), Some(reader), Some(expiry)) =
-        (session("node")?, session("restore")?, session("expiry")?)
+    let (Some(node), Some(reader), Some(expiry), Some(verifier)) =
+        (session("node")?, session("restore")?, session("expiry")?, session("verify")?)
     else {
         return Ok(());
     };
@@ -148,6 +148,18 @@ async fn a_node_can_append_and_archive_but_not_delete_and_a_reader_can_only_read
     }
     refused("a reader's branch", reader.restore(&bucket, &["branch", "mine", "--latest"]))?;
     refused("a reader's delete", reader.store(&bucket)?.delete(&identity).await.map_err(Into::into))?;
+
+    // Who verifies reads everything and records what it found, and goes on from there the next time.
+    verifier.restore(&bucket, &["verify", "--full", "--since"])?;
+    let of_verdicts = Path::from("duramen/verdicts");
+    let verdicts: Vec<_> = bucket.store().list(Some(&of_verdicts)).try_collect().await?;
+    ensure!(verdicts.len() == 1, "{verdicts:?}");
+    verifier.restore(&bucket, &["verify", "--full", "--since"])?;
+    refused("a verifier's branch", verifier.restore(&bucket, &["branch", "mine", "--latest"]))?;
+    let store = verifier.store(&bucket)?;
+    refused("a verifier's delete", store.delete(&verdicts[0].location).await.map_err(Into::into))?;
+    let other = Path::from("duramen/holds/of-a-verifier");
+    refused("a verifier's hold", store.put(&other, "x".into()).await.map_err(Into::into))?;
 
     // Who expires deletes, inside the archive only.
     let theirs = expiry.store(&bucket)?;
