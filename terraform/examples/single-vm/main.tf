@@ -13,6 +13,7 @@ module "node" {
   package        = var.package
   archive_url    = module.archive.url
   policy_arns    = { archive = module.archive.node_policy_arn }
+  log_group      = module.monitoring.log_group
   client_cidrs   = var.client_cidrs
   operator_cidrs = var.operator_cidrs
   settings       = { "local_retention.bytes" = "20GiB" }

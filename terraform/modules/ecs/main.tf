@@ -28,6 +28,9 @@ locals {
     "telemetry.log_format"  = "json"
     "archive.url"           = var.archive_url
     "archive.region"        = data.aws_region.current.region
+    # What the alarms and the dashboard of the module monitoring watch.
+    "cloudwatch.emf"     = "true"
+    "cloudwatch.cluster" = var.name
   }, var.settings)
 
   containers = { for number, _ in var.nodes : number => [{

@@ -1,5 +1,5 @@
 output "log_group" {
-  description = "The log group: name and ARN, for the module ecs."
+  description = "The log group: name and ARN, for the modules vm and ecs."
   value = {
     name = aws_cloudwatch_log_group.node.name
     arn  = aws_cloudwatch_log_group.node.arn

@@ -1,5 +1,5 @@
 variable "name" {
-  description = "Name of the cluster; begins the names of everything made here."
+  description = "Name of the cluster, the same as in the module vm or ecs; begins the names of everything made here."
   type        = string
   default     = "duramen"
 }

@@ -21,13 +21,20 @@ locals {
   first     = data.aws_subnet.node[keys(var.nodes)[0]]
   node_tags = { for number, _ in var.nodes : number => merge(var.tags, { Name = "${var.name}-${number}", "duramen:node" = "${var.name}-${number}" }) }
 
+  # Whether the journal goes to CloudWatch.
+  ships = var.log_group != null
+
   settings = merge({
     "listen.clients"        = "0.0.0.0:7700"
     "listen.admin"          = "0.0.0.0:7702"
     "listen.allow_insecure" = "true"
     "archive.url"           = var.archive_url
     "archive.region"        = data.aws_region.current.region
-  }, var.settings)
+    }, local.ships ? {
+    # What the alarms and the dashboard of the module monitoring watch.
+    "cloudwatch.emf"     = "true"
+    "cloudwatch.cluster" = var.name
+  } : {}, var.settings)
 
   # As environment variables: what is set so wins over duramen.toml, and no quoting has to be right.
   environment = { for number, _ in var.nodes : number => join("\n", concat(
@@ -35,8 +42,25 @@ locals {
     ["DURAMEN_ARCHIVE=${var.archive_url}", "AWS_REGION=${data.aws_region.current.region}", ""],
   )) }
 
+  # The agent reads files and not the journal; duramen-journal makes one of it.
+  agent = { for number, _ in var.nodes : number => jsonencode({
+    logs = {
+      force_flush_interval = 5
+      logs_collected = { files = { collect_list = [{
+        file_path       = "/var/log/duramen/node.log"
+        log_group_name  = try(var.log_group.name, "")
+        log_stream_name = "node-${number}/{instance_id}"
+      }] } }
+    }
+  }) }
+  shipping = { for number, _ in var.nodes : number => local.ships ? {
+    "/etc/systemd/system/duramen-journal.service" = { content = file("${path.module}/templates/duramen-journal.service"), mode = "0644" }
+    "/usr/local/sbin/duramen-journal"             = { content = file("${path.module}/templates/journal.sh"), mode = "0755" }
+    "/etc/duramen/cloudwatch-agent.json"          = { content = local.agent[number], mode = "0644" }
+  } : {} }
+
   user_data = { for number, _ in var.nodes : number => templatefile("${path.module}/templates/cloud-init.yaml.tftpl", {
-    files = {
+    files = merge(local.shipping[number], {
       "/etc/systemd/system/duramen.service"        = { content = file("${local.sources}/systemd/duramen.service"), mode = "0644" }
       "/etc/systemd/system/duramen-verify.service" = { content = file("${local.sources}/systemd/duramen-verify.service"), mode = "0644" }
       "/etc/systemd/system/duramen-verify.timer"   = { content = file("${local.sources}/systemd/duramen-verify.timer"), mode = "0644" }
@@ -48,9 +72,10 @@ locals {
         content = templatefile("${path.module}/templates/boot.sh.tftpl", {
           package   = var.package
           volume_id = var.storage == "ebs" ? aws_ebs_volume.data[number].id : ""
+          ships     = local.ships
         })
       }
-    }
+    })
   }) }
 }
 
@@ -124,6 +149,23 @@ resource "aws_iam_role_policy" "boot" {
   })
 }
 
+resource "aws_iam_role_policy" "logs" {
+  count = local.ships ? 1 : 0
+
+  name = "logs"
+  role = aws_iam_role.node.id
+
+  policy = jsonencode({
+    Version = "2012-10-17"
+    Statement = [{
+      Sid      = "WriteItsLog"
+      Effect   = "Allow"
+      Action   = ["logs:CreateLogStream", "logs:PutLogEvents"]
+      Resource = "${var.log_group.arn}:log-stream:node-*"
+    }]
+  })
+}
+
 resource "aws_iam_instance_profile" "node" {
   name = "${var.name}-node"
   role = aws_iam_role.node.name
@@ -161,7 +203,7 @@ resource "aws_vpc_security_group_ingress_rule" "operators" {
 
 resource "aws_vpc_security_group_egress_rule" "https" {
   security_group_id = aws_security_group.node.id
-  description       = "S3, SSM, EC2"
+  description       = "S3, SSM, EC2, logs"
   cidr_ipv4         = "0.0.0.0/0"
   ip_protocol       = "tcp"
   from_port         = 443

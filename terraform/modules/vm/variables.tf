@@ -64,6 +64,15 @@ variable "settings" {
   }
 }
 
+variable "log_group" {
+  description = "CloudWatch log group that gets the node's journal with its metrics: name and ARN, outputs of the module monitoring. Without one the journal stays on the machine."
+  type = object({
+    name = string
+    arn  = string
+  })
+  default = null
+}
+
 variable "architecture" {
   description = "arm64 or x86_64: of the image, and of the programs in var.package."
   type        = string

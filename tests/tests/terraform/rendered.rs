@@ -50,6 +50,191 @@ fn settings_are_taken(environment: &BTreeMap<String, String>) -> Result<()> {
     Ok(())
 }
 
+/// The files that cloud-init writes on a virtual machine, by path.
+pub(crate) fn user_data_files(resources: &[Value]) -> Result<BTreeMap<String, String>> {
+    let user_data = decoded(&only(resources, "aws_launch_template", "node")?["user_data"])?;
+    let mut files = BTreeMap::new();
+    let mut path = None;
+    // As the template writes them: a path, then its content.
+    for line in user_data.lines().map(str::trim) {
+        if let Some(given) = line.strip_prefix("- path: ") {
+            path = Some(given.to_owned());
+        } else if let Some(content) = line.strip_prefix("content: ") {
+            files.insert(path.take().context("a content has a path")?, decoded(&content.into())?);
+        }
+    }
+    Ok(files)
+}
+
+/// The unit passes systemd's check with this program in place of the one that it names.
+fn unit_is_valid(directory: &Path, name: &str, unit: &str, program: (&str, &str)) -> Result<()> {
+    let Some(systemd) = tool("systemd-analyze")? else { return Ok(()) };
+    let file = directory.join(name);
+    std::fs::write(&file, unit.replace(program.0, program.1))?;
+    let said = run(Command::new(&systemd).args(["verify", "--man=no"]).arg(&file))?;
+    ensure!(said.trim().is_empty(), "{said}");
+    run(Command::new(&systemd)
+        .args(["security", "--offline=yes", "--threshold=30", "--no-pager"])
+        .arg(&file))?;
+    Ok(())
+}
+
+/// What brings a virtual machine's log to CloudWatch: the copy of the journal, the agent's settings, and leave to write.
+#[test]
+fn a_virtual_machines_journal_goes_to_the_log_group() -> Result<()> {
+    let Some(terraform) = Terraform::find()? else { return Ok(()) };
+    let resources = terraform.apply("single-vm", "acme-duramen")?;
+    let files = user_data_files(&resources)?;
+    let file = |path: &str| files.get(path).with_context(|| format!("{path} is not written"));
+    let directory = tempfile::tempdir()?;
+    let script = file("/usr/local/sbin/duramen-journal")?;
+    shellcheck(directory.path(), "journal", script)?;
+    let unit = file("/etc/systemd/system/duramen-journal.service")?;
+    unit_is_valid(
+        directory.path(),
+        "duramen-journal.service",
+        unit,
+        ("/usr/local/sbin/duramen-journal", "/bin/true"),
+    )?;
+    for unit in ["duramen.service", "duramen-verify.service"] {
+        ensure!(script.contains(&format!("--unit={unit} ")), "{unit} is left out:\n{script}");
+        file(&format!("/etc/systemd/system/{unit}"))?;
+    }
+
+    let agent: Value = serde_json::from_str(file("/etc/duramen/cloudwatch-agent.json")?)?;
+    let collected = agent["logs"]["logs_collected"]["files"]["collect_list"].as_array();
+    let collected = one(collected.context("the agent collects files")?.iter(), "file")?;
+    ensure!(unit.contains("LogsDirectory=duramen\n") && script.contains("$directory/node.log"), "{script}");
+    ensure!(collected["file_path"] == "/var/log/duramen/node.log", "{collected:#}");
+    let group = only(&resources, "aws_cloudwatch_log_group", "node")?;
+    ensure!(collected["log_group_name"] == group["name"], "{collected:#}");
+    let boot = file("/usr/local/sbin/duramen-boot")?;
+    ensure!(boot.contains("-c file:/etc/duramen/cloudwatch-agent.json"), "the agent reads nothing:\n{boot}");
+    let (node, shipping) = (boot.find("enable --now duramen.service"), boot.find("amazon-cloudwatch-agent"));
+    ensure!(node.is_some() && node < shipping, "the node waits for the agent:\n{boot}");
+
+    let policy =
+        only(&resources, "aws_iam_role_policy", "logs")?["policy"].as_str().context("a policy is text")?;
+    let policy: Value = serde_json::from_str(policy)?;
+    let statement = one(policy["Statement"].as_array().context("it has statements")?.iter(), "statement")?;
+    let streams = format!("{}:log-stream:node-*", group["arn"].as_str().unwrap_or_default());
+    ensure!(statement["Resource"] == streams.as_str(), "{statement:#}");
+    let stream = collected["log_stream_name"].as_str().unwrap_or_default();
+    ensure!(stream.starts_with("node-1/"), "the policy doesn't cover {stream}");
+    Ok(())
+}
+
+/// The copy of the journal with a journal of a few lines, of which each look gives those that are new.
+#[test]
+fn the_copy_of_the_journal_has_every_line_once_and_is_moved_when_it_is_long() -> Result<()> {
+    let directory = tempfile::tempdir()?;
+    let logs = directory.path().join("logs");
+    std::fs::create_dir(&logs)?;
+    // In place of the journal: one more line for each look, and the number of lines given so far as the cursor.
+    let stub = r#"#!/bin/bash
+for word in "$@"; do case $word in --cursor-file=*) cursor=${word#*=};; esac; done
+count=$(($(cat "$cursor" 2>/dev/null || echo 0) + 1))
+echo "line $count"
+echo "$count" >"$cursor"
+[ "$count" -lt 5 ] || kill "$PPID"
+"#;
+    let script = std::fs::read_to_string(workspace().join("terraform/modules/vm/templates/journal.sh"))?;
+    // The test waits for nothing, and a line is long.
+    ensure!(script.contains("$((64 << 20))") && script.contains("sleep 5"), "{script}");
+    let script = script.replace("$((64 << 20))", "20").replace("sleep 5", ":");
+    for (name, text) in [("journalctl", stub), ("copy", script.as_str())] {
+        let file = directory.path().join(name);
+        std::fs::write(&file, text)?;
+        run(Command::new("chmod").arg("+x").arg(&file))?;
+    }
+    let path = format!("{}:{}", directory.path().display(), std::env::var("PATH").unwrap_or_default());
+    let mut copy = Command::new(directory.path().join("copy"));
+    // It ends by the signal.
+    let ended = copy.env("PATH", path).env("LOGS_DIRECTORY", &logs).status()?;
+    ensure!(!ended.success(), "it goes on for ever");
+    let read = |name: &str| std::fs::read_to_string(logs.join(name));
+    let (moved, rest) = (read("node.log.1")?, read("node.log")?);
+    ensure!(moved == "line 1\nline 2\nline 3\n" && rest == "line 4\nline 5\n", "{moved:?} and {rest:?}");
+
+    // The real one has these options.
+    let Some(journalctl) = tool("journalctl")? else { return Ok(()) };
+    let help = run(Command::new(journalctl).arg("--help"))?;
+    for option in ["--quiet", "--no-pager", "--output=", "--unit=", "--cursor-file="] {
+        ensure!(help.contains(option), "journalctl has no {option}");
+    }
+    Ok(())
+}
+
+/// The archive is verified once a week by a task that the programs and policies know.
+#[test]
+fn a_schedule_starts_a_verification_with_leave_to_read_and_to_record() -> Result<()> {
+    let Some(terraform) = Terraform::find()? else { return Ok(()) };
+    let resources = terraform.apply("ecs", "acme-duramen")?;
+    let task = only(&resources, "aws_ecs_task_definition", "verify")?;
+    let containers: Value =
+        serde_json::from_str(task["container_definitions"].as_str().context("it has containers")?)?;
+    let container = one(containers.as_array().context("containers are a list")?.iter(), "container")?;
+    let words = |value: &Value| -> Vec<String> {
+        value.as_array().into_iter().flatten().filter_map(Value::as_str).map(str::to_owned).collect()
+    };
+    let dockerfile = std::fs::read_to_string(workspace().join("deploy/docker/Dockerfile"))?;
+    let program = words(&container["entryPoint"]).concat();
+    ensure!(
+        program == "/usr/bin/duramen-restore" && dockerfile.contains("target/release/duramen-restore"),
+        "{program}"
+    );
+    // The program takes these words and variables: it gets as far as the archive, which isn't there.
+    let archive = tempfile::tempdir()?;
+    let mut verify = Command::new(&programs()?.duramen_restore);
+    verify.args(words(&container["command"]));
+    for entry in container["environment"].as_array().context("it has an environment")? {
+        verify.env(entry["name"].as_str().unwrap_or_default(), entry["value"].as_str().unwrap_or_default());
+    }
+    let url = format!("file://{}", archive.path().display());
+    let error = run(verify.env("DURAMEN_ARCHIVE", url)).expect_err("there is no archive");
+    ensure!(format!("{error:#}").contains("archive.json"), "{error:#}");
+    // As the timer of a virtual machine does it.
+    let unit = std::fs::read_to_string(workspace().join("deploy/systemd/duramen-verify.service"))?;
+    let line = format!("ExecStart={program} {}\n", words(&container["command"]).join(" "));
+    ensure!(unit.contains(&line), "{unit}");
+
+    let schedule = only(&resources, "aws_scheduler_schedule", "verify")?;
+    let target = &schedule["target"][0];
+    let parameters = &target["ecs_parameters"][0];
+    ensure!(parameters["task_definition_arn"] == task["arn"], "{schedule:#}");
+    ensure!(task["requires_compatibilities"] == serde_json::json!([parameters["launch_type"]]), "{task:#}");
+    let role = |name: &str| Ok::<_, anyhow::Error>(only(&resources, "aws_iam_role", name)?["arn"].clone());
+    ensure!(
+        target["role_arn"] == role("scheduler")? && task["task_role_arn"] == role("verify")?,
+        "{schedule:#}"
+    );
+    let attached = only(&resources, "aws_iam_role_policy_attachment", "verify")?;
+    ensure!(attached["policy_arn"] == only(&resources, "aws_iam_policy", "verify")?["arn"], "{attached:#}");
+    ensure!(attached["role"] == only(&resources, "aws_iam_role", "verify")?["name"], "{attached:#}");
+    // What the schedule may: start this task, and give it the two roles that it has.
+    let policy =
+        only(&resources, "aws_iam_role_policy", "scheduler")?["policy"].as_str().context("it is text")?;
+    let policy: Value = serde_json::from_str(policy)?;
+    let family = task["family"].as_str().context("the task has a family")?;
+    for statement in policy["Statement"].as_array().context("it has statements")? {
+        let resource = &statement["Resource"];
+        match statement["Action"].as_str() {
+            Some("ecs:RunTask") => {
+                let suffix = format!(":task-definition/{family}:*");
+                ensure!(resource.as_str().is_some_and(|arn| arn.ends_with(&suffix)), "{statement:#}");
+            }
+            Some("iam:PassRole") => {
+                ensure!(
+                    *resource == serde_json::json!([task["execution_role_arn"], task["task_role_arn"]]),
+                    "{statement:#}"
+                );
+            }
+            _ => anyhow::bail!("the schedule may more than it must: {statement:#}"),
+        }
+    }
+    Ok(())
+}
+
 #[test]
 fn a_virtual_machine_gets_a_valid_cloud_config_with_the_units_of_the_package() -> Result<()> {
     let Some(terraform) = Terraform::find()? else { return Ok(()) };
