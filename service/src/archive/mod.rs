@@ -48,6 +48,9 @@ const STORE_TIMEOUT: Duration = Duration::from_secs(30);
 /// How many segments are replayed in one step.
 const SEGMENTS_PER_STEP: usize = 16;
 
+/// How long a check of the store may take; a store that answers needs a second or two.
+const CHECK_TIMEOUT: Duration = Duration::from_secs(60);
+
 /// How long a flush waits for the store.
 const FLUSH_TIMEOUT: Duration = Duration::from_secs(60);
 
@@ -228,7 +231,14 @@ impl ArchiveTask {
 
     /// Proves what the store can do.
     pub async fn check(&self) -> Result<serde_json::Value> {
-        let report = self.shared.store.check().await;
+        // Each probe is bounded by its retries; a store that never answers would take all of them.
+        let report = tokio::time::timeout(CHECK_TIMEOUT, self.shared.store.check()).await.map_err(|_| {
+            let message = format!(
+                "the check of {} was not over within {CHECK_TIMEOUT:?}: the store does not answer",
+                self.url()
+            );
+            Error::new(Code::Unavailable, message)
+        })?;
         serde_json::to_value(report).map_err(|error| Error::new(Code::Internal, error.to_string()))
     }
 

@@ -69,7 +69,11 @@ impl PendingAppend {
                 result
             }
             Err(_) => {
-                let what = format!("no acknowledgement ({acknowledgement:?}) within {timeout:?}");
+                let level = match acknowledgement {
+                    Acknowledgement::Archived => "archived",
+                    Acknowledgement::Local | Acknowledgement::Quorum => "committed",
+                };
+                let what = format!("it was not {level} within {timeout:?}");
                 Err(unknown(&stream, &what))
             }
         }
