@@ -48,6 +48,37 @@ fn an_archive_that_works_again_is_not_called_failing_although_nothing_more_is_ap
     wait_for("ok")
 }
 
+/// Prometheus asks only for metrics, and an idle node has nothing to archive.
+#[test]
+fn the_metrics_of_an_idle_node_say_that_its_store_is_gone_and_that_it_is_back() -> Result<()> {
+    let directory = tempfile::tempdir()?;
+    let archive = directory.path().join("archive");
+    let mut node = NodeSettings::in_directory(&directory.path().join("data"))
+        .archive_in_directory(&archive)
+        .set("archive.segment_age", "1s")
+        .set("archive.check_interval", "10s")
+        .start()?;
+    let agent =
+        ureq::Agent::config_builder().timeout_global(Some(Duration::from_secs(60))).build().new_agent();
+    let records = format!("{}/v1/tenants/default/streams/s/records?ack=archived", node.client_url());
+    agent.post(&records).send("all there is")?;
+    let metrics = format!("{}/metrics", node.admin_url());
+    let mut wait_for = |wanted: &str| {
+        node.process().wait_until(Deadline::after_secs(60), || {
+            let text = agent.get(&metrics).call()?.into_body().read_to_string()?;
+            let line = text.lines().find(|line| line.starts_with("duramen_archive_failing"));
+            ensure!(line == Some(&format!("duramen_archive_failing {wanted}")), "{line:?}");
+            Ok(())
+        })
+    };
+    wait_for("0")?;
+    let away = directory.path().join("archive.away");
+    std::fs::rename(&archive, &away)?;
+    wait_for("1")?;
+    std::fs::rename(&away, &archive)?;
+    wait_for("0")
+}
+
 /// A disk that is unmounted under a node leaves nothing, or an empty mount point, where its archive was.
 #[test]
 fn nothing_counts_as_archived_while_the_archive_is_gone_and_nothing_local_goes() -> Result<()> {

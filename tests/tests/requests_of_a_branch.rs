@@ -22,6 +22,7 @@ fn settings(data: &Path, bucket: &Bucket) -> NodeSettings {
         .archive_in(bucket, "log")
         .set("archive.segment_age", "1h")
         .set("archive.snapshot_schedule", "0 0 0 29 2 *")
+        .set("archive.check_interval", "1h")
         .set("cluster.shards", &SHARDS.to_string())
         .set("wal.segment_size", "1MiB")
         .set("wal.reserve", "1MiB")

@@ -115,11 +115,11 @@ impl Troubles {
 }
 
 impl Shared {
-    /// Asks the store for the archive's identity, at most once in ten seconds for all who want to know.
-    async fn probe(&self) {
+    /// Asks the store for the archive's identity, unless that was done less than `age` ago.
+    async fn probe(&self, age: Duration) {
         let mut last = self.probed.lock().await;
         let now = self.clock.wall().monotonic();
-        if last.is_some_and(|last| now.saturating_sub(last) < PROBE_AGE) {
+        if last.is_some_and(|last| now.saturating_sub(last) < age) {
             return;
         }
         match tokio::time::timeout(PROBE_TIMEOUT, self.identify()).await {
@@ -144,14 +144,14 @@ impl Shared {
 impl ArchiveTask {
     /// Finds out whether the store answers, and with the node's archive; then in [`status`](Self::status).
     pub async fn probe(&self) {
-        self.shared.probe().await;
+        self.shared.probe(PROBE_AGE).await;
     }
 
-    /// Looks again whether a store that did not answer does by now; contacts nothing otherwise.
-    pub async fn probe_again(&self) {
-        if self.shared.troubles.holds(Part::Store) {
-            self.shared.probe().await;
-        }
+    /// The same for metrics: every `archive.check_interval`, and sooner while the store does not answer.
+    pub async fn probe_in_time(&self) {
+        let failing = self.shared.troubles.holds(Part::Store);
+        let age = if failing { PROBE_AGE } else { self.shared.settings.archive.check_interval };
+        self.shared.probe(age).await;
     }
 }
 

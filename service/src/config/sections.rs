@@ -144,6 +144,9 @@ section! {
         /// When snapshots are taken of shards that changed since their last one: a cron expression with seconds, in UTC. More snapshots
         /// make a restore's plan shorter; they hold the catalogue, never records.
         snapshot_schedule: String = "0 0 * * * *".to_owned();
+        /// How often the node asks its store whether it answers, for its metrics and alerts: one request each time, also of an
+        /// idle node. `/health` and `/ready` ask by themselves, at most once in ten seconds.
+        check_interval: Duration = 60 * SECOND, in 10 * SECOND => DAY;
         /// Memory, in bytes, for blocks read from the archive.
         cache: ByteSize = ByteSize::mib(64), in ByteSize::mib(1) => ByteSize::tib(1);
         /// How far back `as_of` and restores may go.

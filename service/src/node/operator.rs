@@ -29,7 +29,7 @@ pub(super) async fn keep_gauges(node: Weak<Inner>) {
         let Some(inner) = node.upgrade() else { return };
         let node = Node(inner);
         if let Some(archive) = &node.0.archive {
-            archive.probe_again().await;
+            archive.probe_in_time().await;
         }
         node.set_gauges();
         drop(node);

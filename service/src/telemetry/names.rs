@@ -133,7 +133,7 @@ metrics! {
     ARCHIVE_CACHE = "duramen_archive_cache_lookups_total", Kind::Counter, "", [("result", "`hit` or `miss`")],
         "Blocks and pages of archived segments that a cold read looked for in the block cache.";
     ARCHIVE_FAILING = "duramen_archive_failing", Kind::Gauge, "", [],
-        "1 while the archive isn't open or the last attempt to archive failed, else 0.";
+        "1 while the archive isn't open, its store does not answer, or a part of archiving fails, else 0.";
     ARCHIVE_SEGMENT_AGE = "duramen_archive_segment_age_seconds", Kind::Gauge, "seconds", [],
         "The setting `archive.segment_age`; 0 without an archive.";
     ARCHIVE_WINDOW = "duramen_archive_recovery_window_seconds", Kind::Gauge, "seconds", [],

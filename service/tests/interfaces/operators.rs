@@ -1,7 +1,7 @@
 //! The operators' port, and the end of a node.
 
 use reqwest::StatusCode;
-use serde_json::json;
+use serde_json::{Value, json};
 
 use super::{SOON, TestNode, expect, refused};
 
@@ -34,8 +34,7 @@ async fn an_idle_node_finds_out_that_its_store_is_gone_and_that_it_is_back() {
     let away = archive.with_extension("away");
     tokio::fs::rename(&archive, &away).await.unwrap();
     // It has nothing to archive, so only asking tells.
-    let health = node.get(node.admin("/health")).await;
-    assert_eq!(health["condition"], "degraded", "{health}");
+    let health = becomes(&node, "degraded").await;
     let check = health["checks"].as_array().unwrap().iter().find(|check| check["name"] == "archive").unwrap();
     assert_eq!(check["condition"], "degraded", "{check}");
     assert!(check["detail"].as_str().unwrap().contains("store: "), "{check}");
@@ -44,13 +43,23 @@ async fn an_idle_node_finds_out_that_its_store_is_gone_and_that_it_is_back() {
     node.append("s", &["b"]).await;
 
     tokio::fs::rename(&away, &archive).await.unwrap();
-    let well = async {
-        while node.get(node.admin("/health")).await["condition"] != "ok" {
+    becomes(&node, "ok").await;
+    node.stop().await;
+}
+
+/// Waits until the node's health is that.
+async fn becomes(node: &TestNode, condition: &str) -> Value {
+    let said = async {
+        loop {
+            let health = node.get(node.admin("/health")).await;
+            if health["condition"] == condition {
+                break health;
+            }
             tokio::time::sleep(std::time::Duration::from_millis(200)).await;
         }
     };
-    tokio::time::timeout(3 * SOON, well).await.expect("the node looks again by itself");
-    node.stop().await;
+    // An answer of the store stands for ten seconds.
+    tokio::time::timeout(3 * SOON, said).await.expect("it is noticed in time")
 }
 
 #[tokio::test]
