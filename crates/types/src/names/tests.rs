@@ -155,10 +155,20 @@ proptest! {
     }
 
     #[test]
-    fn names_of_one_kind_keep_the_rule_of_design(text in "[a-z0-9-]{1,63}|[A-Z~ ./_a-z]{1,4}|\\PC{1,3}") {
+    fn names_of_one_kind_keep_the_rule_of_design(text in "[a-z0-9-]{1,63}|[A-Z~ ./_a-z]{1,4}|[a.]{0,2}~[0-9+]{0,3}|\\PC{1,3}") {
         let tenant = text.len() <= 63 && text.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-');
         prop_assert_eq!(TenantName::parse(&text).is_ok(), tenant);
-        let stream = text.bytes().all(|b| b.is_ascii_alphanumeric() || b"._-".contains(&b)) && text != "." && text != "..";
+        let user = |name: &str| {
+            let bytes = name.bytes().all(|b| b.is_ascii_alphanumeric() || b"._-".contains(&b));
+            bytes && !name.is_empty() && name != "." && name != ".."
+        };
+        let stream = match text.split_once('~') {
+            None => user(&text),
+            // A partition of a topic, which is the system's.
+            Some((topic, number)) => {
+                user(topic) && number.parse::<u32>().is_ok_and(|n| n.to_string() == number)
+            }
+        };
         prop_assert_eq!(StreamName::parse(&text).is_ok(), stream);
         prop_assert!(CursorName::parse(&text).is_ok());
     }
