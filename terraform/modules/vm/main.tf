@@ -39,7 +39,10 @@ locals {
   # As environment variables: what is set so wins over duramen.toml, and no quoting has to be right.
   environment = { for number, _ in var.nodes : number => join("\n", concat(
     [for key, value in merge(local.settings, { "node.id" = number }) : "DURAMEN_${upper(replace(key, ".", "__"))}=${value}"],
-    ["DURAMEN_ARCHIVE=${var.archive_url}", "AWS_REGION=${data.aws_region.current.region}", ""],
+    ["DURAMEN_ARCHIVE=${var.archive_url}"],
+    # For duramen-restore, which reads no setting.
+    [for branch in compact([lookup(var.settings, "archive.branch", "")]) : "DURAMEN_BRANCH=${branch}"],
+    ["AWS_REGION=${data.aws_region.current.region}", ""],
   )) }
 
   # The agent reads files and not the journal; duramen-journal makes one of it.

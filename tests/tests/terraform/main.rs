@@ -4,6 +4,7 @@
 #![expect(clippy::disallowed_methods, reason = "a test's own files")]
 
 mod cloudwatch;
+mod lost_volume;
 mod policies;
 mod rendered;
 
@@ -87,16 +88,20 @@ impl Terraform {
         run(&mut command)
     }
 
+    /// `terraform apply` with the made-up values and these options; gives what it said.
+    fn apply_with(&self, example: &str, bucket: &str, options: &[&str]) -> Result<String> {
+        let variables: Vec<_> =
+            variables(example, bucket).iter().map(|(name, value)| format!("-var={name}={value}")).collect();
+        let mut arguments = vec!["apply", "-input=false", "-auto-approve", "-no-color"];
+        arguments.extend(variables.iter().map(String::as_str));
+        arguments.extend(options);
+        self.run(example, &arguments)
+    }
+
     /// Applies the example to a made-up AWS; gives the resulting resources with all their values.
     fn apply(&self, example: &str, bucket: &str) -> Result<Vec<Value>> {
         self.run(example, &["init", "-input=false", "-no-color"])?;
-        let mut arguments = vec!["apply".to_owned(), "-input=false".to_owned(), "-auto-approve".to_owned()];
-        for (name, value) in variables(example, bucket) {
-            arguments.push(format!("-var={name}={value}"));
-        }
-        arguments.push("-no-color".to_owned());
-        let arguments: Vec<_> = arguments.iter().map(String::as_str).collect();
-        self.run(example, &arguments)?;
+        self.apply_with(example, bucket, &[])?;
         let state: Value = serde_json::from_str(&self.run(example, &["show", "-json"])?)?;
         let mut resources = Vec::new();
         collect(&state["values"]["root_module"], &mut resources);

@@ -1,0 +1,83 @@
+//! What the READMEs say to do after the loss of a volume.
+
+use std::process::Command;
+
+use anyhow::{Context, Result, ensure};
+use duramen_tests::{programs, run};
+use serde_json::Value;
+
+use crate::{Terraform, one, only, workspace};
+
+const VOLUME: &str = "module.node.aws_ebs_volume.data[\"1\"]";
+
+#[test]
+fn a_volume_out_of_terraforms_hands_is_made_anew_and_one_in_them_is_never_replaced() -> Result<()> {
+    let Some(terraform) = Terraform::find()? else { return Ok(()) };
+    for (example, module) in [("single-vm", "vm"), ("ecs", "ecs")] {
+        let bucket = "acme-duramen";
+        terraform.apply(example, bucket)?;
+        let error = terraform.apply_with(example, bucket, &[&format!("-replace={VOLUME}")]);
+        let error = error.expect_err("the volume holds what is not archived yet");
+        ensure!(format!("{error:#}").contains("prevent_destroy"), "{example}: {error:#}");
+
+        let readme =
+            std::fs::read_to_string(workspace().join(format!("terraform/modules/{module}/README.md")))?;
+        let forget = format!("terraform state rm '{VOLUME}' ");
+        ensure!(readme.contains(&forget), "{example}: the README says it otherwise than {forget}");
+        terraform.run(example, &["state", "rm", VOLUME])?;
+        let said = terraform.apply_with(example, bucket, &[])?;
+        // The made-up AWS answers some arguments otherwise than they were given, so there are changes too.
+        let end = said.lines().rfind(|line| line.starts_with("Apply complete!")).unwrap_or_default();
+        ensure!(end.contains(" 1 added,") && end.ends_with(" 0 destroyed."), "{example}: {said}");
+        ensure!(said.contains(&format!("# {VOLUME} will be created")), "{example}: {said}");
+    }
+    Ok(())
+}
+
+fn containers(task: &Value) -> Result<Value> {
+    let text = task["container_definitions"].as_str().context("it has containers")?;
+    let containers: Value = serde_json::from_str(text)?;
+    one(containers.as_array().context("containers are a list")?.iter().cloned(), "container")
+}
+
+/// The task that rebuilds a node's directory has the node's volume, role and machine, and words that the program takes.
+#[test]
+fn a_task_hydrates_the_directory_that_the_node_then_finds() -> Result<()> {
+    let Some(terraform) = Terraform::find()? else { return Ok(()) };
+    let resources = terraform.apply("ecs", "acme-duramen")?;
+    let (node, hydrate) = (
+        only(&resources, "aws_ecs_task_definition", "node")?,
+        only(&resources, "aws_ecs_task_definition", "hydrate")?,
+    );
+    for same in ["task_role_arn", "execution_role_arn", "volume", "placement_constraints", "network_mode"] {
+        ensure!(!node[same].is_null() && node[same] == hydrate[same], "{same}: {hydrate:#}");
+    }
+    let (of_node, container) = (containers(node)?, containers(hydrate)?);
+    for same in ["image", "user", "mountPoints", "secrets"] {
+        ensure!(of_node[same] == container[same], "{same}: {container:#}");
+    }
+    let readme = std::fs::read_to_string(workspace().join("terraform/modules/ecs/README.md"))?;
+    let family = hydrate["family"].as_str().context("the task has a family")?;
+    ensure!(readme.contains(&format!("--task-definition {family} ")), "the README doesn't start {family}");
+    let service = only(&resources, "aws_ecs_service", "node")?["name"].as_str().context("it has a name")?;
+    ensure!(readme.contains(&format!("--service {service} ")), "the README doesn't stop {service}");
+
+    ensure!(container["entryPoint"] == serde_json::json!(["/usr/bin/duramen-restore"]), "{container:#}");
+    // It gets as far as the archive, which isn't there.
+    let archive = tempfile::tempdir()?;
+    let data = of_node["mountPoints"][0]["containerPath"].as_str().context("the volume is mounted")?;
+    let to = archive.path().join("data");
+    let mut command = Command::new(&programs()?.duramen_restore);
+    for word in container["command"].as_array().context("it has words")? {
+        let word = word.as_str().context("a word is text")?;
+        command.arg(if word == data { to.as_os_str() } else { word.as_ref() });
+    }
+    ensure!(command.get_args().any(|word| word == to), "it hydrates elsewhere than {data}: {container:#}");
+    for entry in container["environment"].as_array().context("it has an environment")? {
+        command.env(entry["name"].as_str().unwrap_or_default(), entry["value"].as_str().unwrap_or_default());
+    }
+    let url = format!("file://{}", archive.path().display());
+    let error = run(command.env("DURAMEN_ARCHIVE", url)).expect_err("there is no archive");
+    ensure!(format!("{error:#}").contains("has no branch main"), "{error:#}");
+    Ok(())
+}
