@@ -430,6 +430,9 @@ resource "aws_lb_target_group" "clients" {
   target_type = "ip"
   port        = 7700
   protocol    = "TCP"
+  # Of targets by address it is off by default: then everybody behind the load balancer comes from its addresses, and client_cidrs would
+  # have to let all of them in.
+  preserve_client_ip = true
   # A stopping node refuses new work at once and finishes what it has.
   deregistration_delay = 30
   tags                 = var.tags

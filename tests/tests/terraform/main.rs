@@ -5,6 +5,7 @@
 
 mod cloudwatch;
 mod lost_volume;
+mod network;
 mod policies;
 mod rendered;
 
