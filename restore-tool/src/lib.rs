@@ -26,6 +26,7 @@ pub use listing::{BranchListing, Listing, NamedPoint, ShardWindow, list};
 pub use manage::{CheckedStore, check, holds, release_hold, show};
 pub use plan::{Plan, PlannedShard, Reach, plan};
 pub use progress::{Observer, Step};
+pub use repair::hydrated::damaged as damaged_hydrated;
 pub use repair::{Gone, RepairOptions, RepairReport, RepairedShard, repair};
 pub use restored::Restored;
 pub use target::{Position, PositionShard, Target};

@@ -146,6 +146,13 @@ pub fn run(args: &DoctorArgs) -> anyhow::Result<(String, bool)> {
             restore.branch, restore.progress
         ));
     }
+    if let Some(archive) = node.as_ref().and_then(|node| node.archive).filter(|_| activated) {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+        let hydrated = directory.hydrated();
+        for (file, problem) in runtime.block_on(duramen_restore::damaged_hydrated(&hydrated, archive))? {
+            damage.push(Damage { file: file.display().to_string(), offset: 0, problem });
+        }
+    }
     let index = damaged_index_files(&*disk, &directory.index())?;
     if !damage.is_empty() {
         advice.push(format!(

@@ -5,7 +5,7 @@ use std::path::Path;
 use std::process::{Command, Output, Stdio};
 
 use anyhow::{Context, Result, ensure};
-use duramen_tests::{NodeSettings, programs};
+use duramen_tests::{NodeSettings, Tool, programs};
 
 fn ctl(endpoint: &str, admin: &str, arguments: &[&str], input: &str) -> Result<String> {
     let mut child = Command::new(&programs()?.duramenctl)
@@ -76,5 +76,78 @@ fn a_damaged_log_is_refused_and_repaired_from_the_archive() -> Result<()> {
     ensure!(before == after, "the repaired node holds something else");
     ctl(&node.client_url(), &node.admin_url(), &["append", "orders", "-"], "it goes on\n")?;
     ensure!(node.terminate()?.code() == Some(0), "{}", node.process().output());
+    Ok(())
+}
+
+/// The archived segments that a restore downloaded.
+fn hydrated_segments(folder: &Path) -> Result<Vec<std::path::PathBuf>> {
+    let (mut found, mut folders) = (Vec::new(), vec![folder.to_owned()]);
+    while let Some(folder) = folders.pop() {
+        for entry in std::fs::read_dir(folder)? {
+            let path = entry?.path();
+            if path.is_dir() {
+                folders.push(path);
+            } else if path.parent().is_some_and(|parent| parent.ends_with("segments")) {
+                found.push(path);
+            }
+        }
+    }
+    Ok(found)
+}
+
+#[test]
+fn a_damaged_copy_of_what_was_restored_is_found_and_gives_way_to_the_archive() -> Result<()> {
+    let directory = tempfile::tempdir()?;
+    let (archive, restored) = (directory.path().join("archive"), directory.path().join("restored"));
+    let url = format!("file://{}", archive.display());
+    let settings = NodeSettings::in_directory(&directory.path().join("node"))
+        .archive_in_directory(&archive)
+        .set("cluster.shards", "1");
+    let mut node = settings.start()?;
+    let lines: String = (0..500).map(|n| format!("record {n}\n")).collect();
+    ctl(&node.client_url(), &node.admin_url(), &["append", "orders", "-"], &lines)?;
+    let before = ctl(&node.client_url(), &node.admin_url(), &["read", "orders", "--json"], "")?;
+    ctl(&node.client_url(), &node.admin_url(), &["archive", "flush"], "")?;
+    ensure!(node.terminate()?.success(), "the node stops badly");
+    let data = restored.display().to_string();
+    Tool::restore(&url)?.args(["hydrate", "--to", &data, "--latest"]).succeed()?;
+    let doctor = || {
+        Command::new(&programs()?.duramen)
+            .args(["doctor", "--data", &data])
+            .output()
+            .map_err(anyhow::Error::from)
+    };
+    ensure!(doctor()?.status.success(), "{}", said(&doctor()?));
+
+    for path in hydrated_segments(&restored.join("hydrated"))? {
+        let mut bytes = std::fs::read(&path)?;
+        let middle = bytes.len() / 2;
+        bytes[middle] ^= 1;
+        std::fs::write(&path, bytes)?;
+    }
+    let found = doctor()?;
+    ensure!(found.status.code() == Some(3), "{}", said(&found));
+    ensure!(
+        said(&found).contains("hydrated/") && said(&found).contains("duramen-restore repair"),
+        "{}",
+        said(&found)
+    );
+
+    let repair = |more: &[&str]| {
+        let repair = Tool::restore(&url)?.args(["repair", "--data", &data]).args(more);
+        repair.run().map(|done| (done.code, done.stdout + &done.stderr))
+    };
+    let (_, planned) = repair(&["--dry-run"])?;
+    ensure!(planned.contains("hydrated/"), "{planned}");
+    ensure!(doctor()?.status.code() == Some(3), "a dry run changes nothing");
+    let (code, done) = repair(&[])?;
+    ensure!(code == 0 && done.contains("is read from the archive"), "{code} {done}");
+    ensure!(doctor()?.status.success(), "{}", said(&doctor()?));
+    let node = NodeSettings::in_directory(&restored)
+        .archive_in_directory(&archive)
+        .set("cluster.shards", "1")
+        .start()?;
+    let after = ctl(&node.client_url(), &node.admin_url(), &["read", "orders", "--json"], "")?;
+    ensure!(after == before, "everything is read from the archive");
     Ok(())
 }

@@ -10,6 +10,7 @@
 //!
 //! Each is safe to repeat: after a crash the repair is run again and goes on.
 
+pub(crate) mod hydrated;
 mod log;
 mod salvage;
 
@@ -18,9 +19,9 @@ use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use duramen_archive::{BranchView, Closed, HistoryPoint, Identity, Owner, Store};
+use duramen_archive::{BranchView, Closed, HistoryPoint, Identity, ObjectKey, Owner, Store};
 use duramen_state::ShardState;
-use duramen_types::{BranchName, EntryBody, EntryHead, Index, ShardId};
+use duramen_types::{ArchiveId, BranchName, EntryBody, EntryHead, Index, ShardId};
 use duramen_wal::datadir::{DataDir, FORMAT_VERSION, NodeDescription, RestoreDescription};
 use duramen_wal::{Disk, RealDisk, durable, inspect};
 use serde::{Deserialize, Serialize};
@@ -186,23 +187,27 @@ pub async fn repair(store: &Store, data: &Path, options: &RepairOptions) -> Resu
             "a restore into it was interrupted: run `duramen-restore hydrate --to` again".into(),
         ));
     }
-    let branch = whose(store, &node, data).await?;
+    let (lost, removed) = restored_again(store, &dir, &node, options).await?;
     let found = inspect(&**disk, &dir.wal())?;
     if found.is_sound() {
+        if lost.is_empty() {
+            whose(store, &node, data).await?;
+        }
         return Ok(RepairReport {
-            damage: vec![],
-            sound: true,
+            sound: lost.is_empty(),
+            damage: lost,
             shards: vec![],
             gone: vec![],
-            notes: vec![],
+            notes: removed,
             moved_aside: None,
         });
     }
+    let branch = whose(store, &node, data).await?;
     let damage = found
         .damage
         .iter()
         .map(|damage| format!("{} at byte {}: {}", damage.file.display(), damage.offset, damage.reason));
-    let damage: Vec<String> = damage.collect();
+    let damage: Vec<String> = lost.into_iter().chain(damage).collect();
     let archived = archived(store, &branch).await?;
     let ends = archived.iter().map(|(shard, (point, _))| (*shard, point.end)).collect();
     let (wal, with) = (dir.wal(), Arc::clone(disk));
@@ -217,7 +222,7 @@ pub async fn repair(store: &Store, data: &Path, options: &RepairOptions) -> Resu
         shards: vec![],
         gone: vec![],
         damage,
-        notes: salvaged.notes(),
+        notes: removed.into_iter().chain(salvaged.notes()).collect(),
     };
     let mut kept = BTreeMap::new();
     for (shard, (point, state)) in archived {
@@ -241,6 +246,46 @@ pub async fn repair(store: &Store, data: &Path, options: &RepairOptions) -> Resu
     finish(&dir, repair)
 }
 
+/// Removes what a restore downloaded and this disk has damaged since, where the archive has it: it is read from there then.
+/// Gives the damage, and what was done about it.
+async fn restored_again(
+    store: &Store,
+    dir: &DataDir,
+    node: &NodeDescription,
+    options: &RepairOptions,
+) -> Result<(Vec<String>, Vec<String>)> {
+    let (folder, Some(archive)) = (dir.hydrated(), node.archive) else { return Ok((vec![], vec![])) };
+    let io = |source| Error::Io { action: "read", path: folder.clone(), source };
+    let (mut damage, mut notes) = (Vec::new(), Vec::new());
+    let found = hydrated::damaged(&folder, archive).await.map_err(io)?;
+    if !found.is_empty() {
+        is_of(store, archive, dir.root()).await?;
+    }
+    for (path, problem) in found {
+        let key = path.strip_prefix(&folder).ok().and_then(Path::to_str).and_then(ObjectKey::parse);
+        damage.push(format!("{}: {problem}", path.display()));
+        let Some(key) = key else { continue };
+        match store.get_range(&key, 0..1).await {
+            Ok(_) => {
+                if !options.dry_run {
+                    remove(dir, &path)?;
+                }
+                notes.push(format!(
+                    "{} is read from the archive, without the damaged copy here",
+                    path.display()
+                ));
+            }
+            Err(error) => {
+                notes.push(format!(
+                    "{} stays as it is: the archive's copy can't be had ({error})",
+                    path.display()
+                ));
+            }
+        }
+    }
+    Ok((damage, notes))
+}
+
 /// The branch that the directory's cluster writes, after making sure that this archive is its own.
 async fn whose(store: &Store, node: &NodeDescription, data: &Path) -> Result<BranchName> {
     let refuse = |reason: String| Error::NotRepairable { dir: data.to_owned(), reason };
@@ -248,11 +293,7 @@ async fn whose(store: &Store, node: &NodeDescription, data: &Path) -> Result<Bra
         return Err(refuse("its node has no archive: there is nothing to repair it from".into()));
     };
     let branch = BranchName::parse(branch).map_err(|error| refuse(format!("node.json: {error}")))?;
-    let identity = Identity::open(store).await?;
-    if identity.archive != archive {
-        let (dir, url) = (data.to_owned(), Arc::clone(store.url()));
-        return Err(Error::OtherArchive { dir, url, expected: archive, found: identity.archive });
-    }
+    is_of(store, archive, data).await?;
     match Owner::read(store, &branch).await? {
         Some(owner) if owner.cluster == node.cluster => Ok(branch),
         Some(owner) => Err(refuse(format!(
@@ -263,6 +304,15 @@ async fn whose(store: &Store, node: &NodeDescription, data: &Path) -> Result<Bra
             Err(refuse(format!("branch {branch} of {} has no owner: its node never wrote it", store.url())))
         }
     }
+}
+
+/// Makes sure that the store holds the directory's archive.
+async fn is_of(store: &Store, expected: ArchiveId, dir: &Path) -> Result<()> {
+    let found = Identity::open(store).await?.archive;
+    if found == expected {
+        return Ok(());
+    }
+    Err(Error::OtherArchive { dir: dir.to_owned(), url: Arc::clone(store.url()), expected, found })
 }
 
 /// Where each shard's archive ends, and the state there.
