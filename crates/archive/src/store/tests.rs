@@ -105,6 +105,7 @@ async fn an_s3_server_conforms() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_real_minio_conforms() {
     let Some(minio) = minio::Minio::find().await else {
+        assert!(std::env::var_os("DURAMEN_REQUIRE_MINIO").is_none(), "there is no MinIO, and it is required");
         println!("no MinIO here: set DURAMEN_TEST_S3_ENDPOINT, or put minio on PATH");
         return;
     };

@@ -1,4 +1,5 @@
-//! A real MinIO: the one at `DURAMEN_TEST_S3_ENDPOINT`, else one started from the `minio` on `PATH`, else none.
+//! A real MinIO: the one at `DURAMEN_TEST_S3_ENDPOINT`, else one started from the `minio` on `PATH`, else from the one that
+//! `tests/minio/build` keeps, else none.
 
 use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
@@ -53,12 +54,25 @@ impl Minio {
     }
 }
 
+/// The server, built once where it is not on `PATH`.
+fn program() -> Option<std::path::PathBuf> {
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    let installed =
+        std::env::split_paths(&path).map(|folder| folder.join("minio")).find(|file| file.is_file());
+    installed.or_else(|| {
+        let script = concat!(env!("CARGO_MANIFEST_DIR"), "/../../tests/minio/build");
+        let built = Command::new("bash").arg(script).stderr(Stdio::null()).output().ok()?;
+        let path = String::from_utf8(built.stdout).ok()?;
+        built.status.success().then(|| path.trim().into())
+    })
+}
+
 fn start() -> Option<(String, Process)> {
     // A free port; MinIO cannot be asked which one it took.
     let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
     let address = format!("127.0.0.1:{port}");
     let data = tempfile::tempdir().unwrap();
-    let child = Command::new("minio")
+    let child = Command::new(program()?)
         .args(["server", "--quiet", "--address", &address])
         .arg(data.path())
         .env("MINIO_ROOT_USER", CREDENTIALS)
