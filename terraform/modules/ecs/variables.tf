@@ -50,17 +50,28 @@ variable "policy_arns" {
 }
 
 variable "verify_policy_arns" {
-  description = "Policies of the weekly verification by a name of your choice: at least the output `verify_policy_arn` of the module archive."
+  description = "Policies of the verification by a name of your choice: at least the output `verify_policy_arn` of the module archive."
   type        = map(string)
 }
 
 variable "verify_schedule" {
-  description = "When the archive is verified, as EventBridge Scheduler writes it, in UTC; it begins within six hours after. An alarm complains after eight days without."
+  description = "When what is new in the archive is verified, as EventBridge Scheduler writes it, in UTC; it begins within six hours after. An alarm complains after eight days without."
   type        = string
   default     = "cron(0 2 ? * SUN *)"
 
   validation {
     condition     = can(regex("^(cron|rate)[(].+[)]$", var.verify_schedule))
+    error_message = "cron(minute hour day month weekday year) or rate(number unit)."
+  }
+}
+
+variable "verify_all_schedule" {
+  description = "When all of the archive is verified, what was verified before too, as EventBridge Scheduler writes it, in UTC; it begins within six hours after. It reads everything, which S3 and the task are paid for."
+  type        = string
+  default     = "cron(0 2 1 * ? *)"
+
+  validation {
+    condition     = can(regex("^(cron|rate)[(].+[)]$", var.verify_all_schedule))
     error_message = "cron(minute hour day month weekday year) or rate(number unit)."
   }
 }

@@ -1,4 +1,4 @@
-# A proof of every byte of the archive, once a week, by a task that may read and record its verdict. It runs on Fargate: it reads much, and
+# A proof of every byte of the archive that is new, once a week, and of every byte, once a month, by a task that may read and record its verdict. It runs on Fargate: it reads much, and
 # the node's machine is for the node. The node shows the verdict, and alarms tell of a bad one and of none for eight days.
 
 locals {
@@ -142,6 +142,41 @@ resource "aws_scheduler_schedule" "verify" {
   target {
     arn      = aws_ecs_cluster.this.arn
     role_arn = aws_iam_role.scheduler.arn
+
+    ecs_parameters {
+      task_definition_arn = aws_ecs_task_definition.verify.arn
+      launch_type         = "FARGATE"
+      task_count          = 1
+
+      network_configuration {
+        subnets          = distinct([for node in var.nodes : node.subnet_id])
+        security_groups  = [aws_security_group.verify.id]
+        assign_public_ip = false
+      }
+    }
+
+    retry_policy {
+      maximum_event_age_in_seconds = 3600
+      maximum_retry_attempts       = 10
+    }
+  }
+}
+
+resource "aws_scheduler_schedule" "verify_all" {
+  #checkov:skip=CKV_AWS_297:It says when and what to run; there is nothing in it to keep secret
+  name                = "${local.verify_family}-all"
+  description         = "Monthly verification of all of the archive: what was proved once may rot later"
+  schedule_expression = var.verify_all_schedule
+
+  flexible_time_window {
+    mode                      = "FLEXIBLE"
+    maximum_window_in_minutes = 360
+  }
+
+  target {
+    arn      = aws_ecs_cluster.this.arn
+    role_arn = aws_iam_role.scheduler.arn
+    input    = jsonencode({ containerOverrides = [{ name = "verify", command = ["verify", "--full"] }] })
 
     ecs_parameters {
       task_definition_arn = aws_ecs_task_definition.verify.arn

@@ -64,12 +64,14 @@ locals {
 
   user_data = { for number, _ in var.nodes : number => templatefile("${path.module}/templates/cloud-init.yaml.tftpl", {
     files = merge(local.shipping[number], {
-      "/etc/systemd/system/duramen.service"        = { content = file("${local.sources}/systemd/duramen.service"), mode = "0644" }
-      "/etc/systemd/system/duramen-verify.service" = { content = file("${local.sources}/systemd/duramen-verify.service"), mode = "0644" }
-      "/etc/systemd/system/duramen-verify.timer"   = { content = file("${local.sources}/systemd/duramen-verify.timer"), mode = "0644" }
-      "/etc/sysusers.d/duramen.conf"               = { content = file("${local.sources}/sysusers/duramen.conf"), mode = "0644" }
-      "/etc/duramen/duramen.toml"                  = { content = file("${local.sources}/duramen.toml"), mode = "0644" }
-      "/etc/duramen/duramen.env"                   = { content = local.environment[number], mode = "0600" }
+      "/etc/systemd/system/duramen.service"            = { content = file("${local.sources}/systemd/duramen.service"), mode = "0644" }
+      "/etc/systemd/system/duramen-verify.service"     = { content = file("${local.sources}/systemd/duramen-verify.service"), mode = "0644" }
+      "/etc/systemd/system/duramen-verify.timer"       = { content = file("${local.sources}/systemd/duramen-verify.timer"), mode = "0644" }
+      "/etc/systemd/system/duramen-verify-all.service" = { content = file("${local.sources}/systemd/duramen-verify-all.service"), mode = "0644" }
+      "/etc/systemd/system/duramen-verify-all.timer"   = { content = file("${local.sources}/systemd/duramen-verify-all.timer"), mode = "0644" }
+      "/etc/sysusers.d/duramen.conf"                   = { content = file("${local.sources}/sysusers/duramen.conf"), mode = "0644" }
+      "/etc/duramen/duramen.toml"                      = { content = file("${local.sources}/duramen.toml"), mode = "0644" }
+      "/etc/duramen/duramen.env"                       = { content = local.environment[number], mode = "0600" }
       "/usr/local/sbin/duramen-boot" = {
         mode = "0755"
         content = templatefile("${path.module}/templates/boot.sh.tftpl", {

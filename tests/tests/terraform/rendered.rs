@@ -96,7 +96,7 @@ fn a_virtual_machines_journal_goes_to_the_log_group() -> Result<()> {
         unit,
         ("/usr/local/sbin/duramen-journal", "/bin/true"),
     )?;
-    for unit in ["duramen.service", "duramen-verify.service"] {
+    for unit in ["duramen.service", "duramen-verify.service", "duramen-verify-all.service"] {
         ensure!(script.contains(&format!("--unit={unit} ")), "{unit} is left out:\n{script}");
         file(&format!("/etc/systemd/system/{unit}"))?;
     }
@@ -110,8 +110,13 @@ fn a_virtual_machines_journal_goes_to_the_log_group() -> Result<()> {
     ensure!(collected["log_group_name"] == group["name"], "{collected:#}");
     let boot = file("/usr/local/sbin/duramen-boot")?;
     ensure!(boot.contains("-c file:/etc/duramen/cloudwatch-agent.json"), "the agent reads nothing:\n{boot}");
-    let (node, shipping) = (boot.find("enable --now duramen.service"), boot.find("amazon-cloudwatch-agent"));
-    ensure!(node.is_some() && node < shipping, "the node waits for the agent:\n{boot}");
+    // What keeps the node from starting is in the log group too; what keeps the agent from it doesn't stop the node.
+    let shipping = boot.find("\nship || ").context("a failing agent would end the script")?;
+    let node = boot.find("enable --now duramen.service").context("the node is started")?;
+    ensure!(
+        shipping < node && boot.contains("timeout 300 dnf "),
+        "a failing first boot is not logged:\n{boot}"
+    );
 
     let policy =
         only(&resources, "aws_iam_role_policy", "logs")?["policy"].as_str().context("a policy is text")?;
@@ -200,6 +205,18 @@ fn a_schedule_starts_a_verification_with_leave_to_read_and_to_record() -> Result
 
     let schedule = only(&resources, "aws_scheduler_schedule", "verify")?;
     let target = &schedule["target"][0];
+    // Monthly the same task with the words of the other timer's service.
+    let monthly = only(&resources, "aws_scheduler_schedule", "verify_all")?;
+    let input = monthly["target"][0]["input"].as_str().context("the monthly run has words of its own")?;
+    let input: Value = serde_json::from_str(input)?;
+    let instead = one(input["containerOverrides"].as_array().context("a list")?.iter(), "container")?;
+    ensure!(instead["name"] == container["name"], "{input:#}");
+    let unit = std::fs::read_to_string(workspace().join("deploy/systemd/duramen-verify-all.service"))?;
+    let line = format!("ExecStart={program} {}\n", words(&instead["command"]).join(" "));
+    ensure!(unit.contains(&line), "{unit}");
+    for same in ["arn", "role_arn", "ecs_parameters"] {
+        ensure!(monthly["target"][0][same] == target[same], "{same}: {monthly:#}");
+    }
     let parameters = &target["ecs_parameters"][0];
     ensure!(parameters["task_definition_arn"] == task["arn"], "{schedule:#}");
     ensure!(task["requires_compatibilities"] == serde_json::json!([parameters["launch_type"]]), "{task:#}");
@@ -261,6 +278,8 @@ fn a_virtual_machine_gets_a_valid_cloud_config_with_the_units_of_the_package() -
         ("/etc/systemd/system/duramen.service", "deploy/systemd/duramen.service"),
         ("/etc/systemd/system/duramen-verify.service", "deploy/systemd/duramen-verify.service"),
         ("/etc/systemd/system/duramen-verify.timer", "deploy/systemd/duramen-verify.timer"),
+        ("/etc/systemd/system/duramen-verify-all.service", "deploy/systemd/duramen-verify-all.service"),
+        ("/etc/systemd/system/duramen-verify-all.timer", "deploy/systemd/duramen-verify-all.timer"),
         ("/etc/sysusers.d/duramen.conf", "deploy/sysusers/duramen.conf"),
         ("/etc/duramen/duramen.toml", "deploy/duramen.toml"),
     ] {
@@ -268,6 +287,11 @@ fn a_virtual_machine_gets_a_valid_cloud_config_with_the_units_of_the_package() -
         ensure!(files.get(path) == Some(&expected), "{path} is not {source}");
     }
     let boot = files.get("/usr/local/sbin/duramen-boot").context("it has a boot script")?;
+    for timer in files.keys().filter_map(|path| path.strip_prefix("/etc/systemd/system/")) {
+        let started =
+            boot.lines().any(|line| line.starts_with("systemctl enable --now ") && line.contains(timer));
+        ensure!(started || !timer.ends_with(".timer"), "nobody enables {timer}:\n{boot}");
+    }
     ensure!(config["runcmd"][0][0] == "/usr/local/sbin/duramen-boot", "nobody runs the boot script");
     ensure!(boot.contains("vol-0123456789abcdef0"), "the script doesn't know its volume:\n{boot}");
     shellcheck(directory.path(), "boot", boot)?;

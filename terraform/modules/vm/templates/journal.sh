@@ -7,7 +7,7 @@ directory=${LOGS_DIRECTORY:?is set by the unit}
 file=$directory/node.log
 touch "$file"
 while true; do
-  journalctl --quiet --no-pager --output=cat --unit=duramen.service --unit=duramen-verify.service \
+  journalctl --quiet --no-pager --output=cat --unit=duramen.service --unit=duramen-verify.service --unit=duramen-verify-all.service \
     --cursor-file="$directory/cursor" >>"$file"
   # The agent reads a file that was moved to its end.
   if [ "$(stat -c %s "$file")" -gt $((64 << 20)) ]; then
