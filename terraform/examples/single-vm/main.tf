@@ -9,6 +9,7 @@ module "archive" {
 module "node" {
   source = "../../modules/vm"
 
+  name           = var.name
   nodes          = { "1" = { subnet_id = var.subnet_id } }
   package        = var.package
   archive_url    = module.archive.url
@@ -22,6 +23,7 @@ module "node" {
 module "monitoring" {
   source = "../../modules/monitoring"
 
+  name               = var.name
   autoscaling_groups = module.node.autoscaling_groups
   volume_ids         = module.node.volume_ids
   alarm_actions      = var.alarm_actions

@@ -56,6 +56,11 @@ variable "access_log_bucket" {
   description = "Bucket that gets the server access logs of this one, or null."
   type        = string
   default     = null
+
+  validation {
+    condition     = var.access_log_bucket == null || can(regex("^[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]$", var.access_log_bucket))
+    error_message = "A bucket's name, or nothing."
+  }
 }
 
 variable "force_destroy" {

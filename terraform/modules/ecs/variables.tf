@@ -91,6 +91,11 @@ variable "secrets" {
   description = "Environment variables from SSM Parameter Store or Secrets Manager: name to ARN. For credentials of a store that is not S3; S3 needs none."
   type        = map(string)
   default     = {}
+
+  validation {
+    condition     = alltrue([for arn in values(var.secrets) : can(regex("^arn:[a-z-]+:(ssm|secretsmanager):", arn))])
+    error_message = "ARNs of parameters of SSM or of secrets."
+  }
 }
 
 variable "log_group" {
@@ -125,6 +130,11 @@ variable "instance_type" {
   description = "Type of the instances, of var.architecture."
   type        = string
   default     = "m7g.large"
+
+  validation {
+    condition     = can(regex("^[a-z][a-z0-9-]*[.][a-z0-9-]+$", var.instance_type))
+    error_message = "A family and a size, like m7g.large."
+  }
 }
 
 variable "volume" {
@@ -146,12 +156,22 @@ variable "kms_key_arn" {
   description = "KMS key of the volumes; without one, the account's default key for EBS."
   type        = string
   default     = null
+
+  validation {
+    condition     = var.kms_key_arn == null || can(regex("^arn:[a-z-]+:kms:", var.kms_key_arn))
+    error_message = "Give the ARN of a KMS key, or leave it out."
+  }
 }
 
 variable "namespace" {
   description = "Private DNS name in which nodes are found as node-NUMBER.NAMESPACE."
   type        = string
   default     = "duramen.internal"
+
+  validation {
+    condition     = can(regex("^[a-z0-9]([a-z0-9-]*[a-z0-9])?([.][a-z0-9]([a-z0-9-]*[a-z0-9])?)*$", var.namespace))
+    error_message = "A DNS name in lower-case letters."
+  }
 }
 
 variable "load_balancer" {

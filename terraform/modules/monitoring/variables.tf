@@ -2,6 +2,11 @@ variable "name" {
   description = "Name of the cluster, the same as in the module vm or ecs; begins the names of everything made here."
   type        = string
   default     = "duramen"
+
+  validation {
+    condition     = can(regex("^[a-z][a-z0-9-]{0,30}$", var.name))
+    error_message = "Up to 31 lower-case letters, digits and hyphens, beginning with a letter."
+  }
 }
 
 variable "log_retention_days" {
@@ -19,23 +24,43 @@ variable "kms_key_arn" {
   description = "KMS key of the log group. Its policy must let CloudWatch Logs use it. Without one, CloudWatch encrypts with its own."
   type        = string
   default     = null
+
+  validation {
+    condition     = var.kms_key_arn == null || can(regex("^arn:[a-z-]+:kms:", var.kms_key_arn))
+    error_message = "Give the ARN of a KMS key, or leave it out."
+  }
 }
 
 variable "autoscaling_groups" {
   description = "Autoscaling group of each node, the output of the modules vm and ecs."
   type        = map(string)
+
+  validation {
+    condition     = alltrue([for number in keys(var.autoscaling_groups) : can(regex("^[1-9][0-9]*$", number))])
+    error_message = "Nodes are numbered from 1."
+  }
 }
 
 variable "volume_ids" {
   description = "Data volume of each node, the output of the modules vm and ecs."
   type        = map(string)
   default     = {}
+
+  validation {
+    condition     = alltrue([for id in values(var.volume_ids) : can(regex("^vol-[0-9a-f]+$", id))])
+    error_message = "Ids of volumes, like vol-0123456789abcdef0."
+  }
 }
 
 variable "alarm_actions" {
   description = "What an alarm sets off, and its end: ARNs, such as of an SNS topic."
   type        = list(string)
   default     = []
+
+  validation {
+    condition     = alltrue([for arn in var.alarm_actions : can(regex("^arn:[a-z-]+:[a-z0-9-]+:", arn))])
+    error_message = "ARNs, such as of an SNS topic."
+  }
 }
 
 variable "tags" {

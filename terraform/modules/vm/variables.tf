@@ -88,6 +88,11 @@ variable "instance_type" {
   description = "Type of the instances, of var.architecture. For var.storage = \"nvme\" one with an instance store."
   type        = string
   default     = "m7g.large"
+
+  validation {
+    condition     = can(regex("^[a-z][a-z0-9-]*[.][a-z0-9-]+$", var.instance_type))
+    error_message = "A family and a size, like m7g.large."
+  }
 }
 
 variable "storage" {
@@ -120,6 +125,11 @@ variable "kms_key_arn" {
   description = "KMS key of the volumes; without one, the account's default key for EBS."
   type        = string
   default     = null
+
+  validation {
+    condition     = var.kms_key_arn == null || can(regex("^arn:[a-z-]+:kms:", var.kms_key_arn))
+    error_message = "Give the ARN of a KMS key, or leave it out."
+  }
 }
 
 variable "client_cidrs" {

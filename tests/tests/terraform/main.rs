@@ -187,6 +187,29 @@ fn readmes_list_the_variables_and_outputs_that_there_are() -> Result<()> {
     Ok(())
 }
 
+/// A wrong value is told of before anything is made.
+#[test]
+fn examples_refuse_values_that_aws_would_refuse_later() -> Result<()> {
+    let Some(terraform) = Terraform::find()? else { return Ok(()) };
+    terraform.run("ecs", &["init", "-input=false", "-no-color"])?;
+    for (wrong, says) in [
+        ("name=Acme_Duramen", "lower-case letters, digits and hyphens"),
+        ("bucket_name=acme.duramen", "no dots"),
+        ("region=Frankfurt", "like eu-central-1"),
+        ("subnet_id=vpc-1", "like subnet-"),
+        ("client_cidrs=[\"0.0.0.0/0\"]", "never the whole internet"),
+        ("operator_cidrs=[\"everybody\"]", "never the whole internet"),
+        ("alarm_actions=[\"me@acme.example\"]", "such as of an SNS topic"),
+        ("image=registry.example/duramen:latest", "a tag other than latest"),
+    ] {
+        let error = terraform.apply_with("ecs", "acme-duramen", &[&format!("-var={wrong}")]);
+        let error = format!("{:#}", error.err().with_context(|| format!("{wrong} is taken"))?);
+        ensure!(error.contains("Invalid value for variable"), "{wrong}: {error}");
+        ensure!(error.replace("\n│ ", " ").replace('\n', " ").contains(says), "{wrong}: {error}");
+    }
+    Ok(())
+}
+
 /// The only one of some values.
 fn one<T>(mut values: impl Iterator<Item = T>, what: &str) -> Result<T> {
     match (values.next(), values.next()) {
