@@ -35,6 +35,25 @@ fn asked_for(text: &str) -> BTreeSet<String> {
     names
 }
 
+/// The fields that filters of either language compare with texts, each with all texts that stand for what is looked for.
+fn compared_with(text: &str) -> BTreeSet<(String, String)> {
+    let mut pairs = BTreeSet::new();
+    // A stroke between spaces begins a filter; one without them stands for "or" in a text.
+    for part in text.lines().flat_map(|line| line.split(" | ")) {
+        let part = part.trim().trim_start_matches("| ");
+        let part = part.strip_prefix("filter ").unwrap_or(part);
+        let Some((field, rest)) = part.split_once(' ') else { continue };
+        if !["=", "=~", "in"].iter().any(|operator| rest.starts_with(operator)) {
+            continue;
+        }
+        let quote = if rest.contains('"') { '"' } else { '\'' };
+        let texts = rest.split(quote).skip(1).step_by(2);
+        pairs
+            .extend(texts.flat_map(|texts| texts.split('|')).map(|text| (field.to_owned(), text.to_owned())));
+    }
+    pairs
+}
+
 /// What stands in the page's fenced blocks.
 fn fenced(page: &str) -> String {
     page.split("\n```").skip(1).step_by(2).collect()
@@ -47,7 +66,7 @@ fn a_line_has_the_request_and_what_it_was_about_where_queries_look_for_it() -> R
     let mut node = NodeSettings::in_directory(&directory.path().join("data"))
         .archive_in_directory(&archive)
         .set("archive.segment_age", "1s")
-        .set("log.append_timeout", "2m")
+        .set("log.append_timeout", "10s")
         .set("telemetry.log_level", "debug")
         .start()?;
     let streams = format!("{}/v1/tenants/default/streams", node.client_url());
@@ -67,15 +86,23 @@ fn a_line_has_the_request_and_what_it_was_about_where_queries_look_for_it() -> R
     ureq::post(format!("{streams}/s/records")).send("another record")?;
     let failing = "archiving failed; it is tried again";
     node.process().wait_for_line(Deadline::after_secs(60), |line| line.contains(failing).then_some(()))?;
+    let url = format!("{streams}/s/records?ack=archived");
+    let failed = ureq::post(url).config().http_status_as_error(false).build().send("not archived")?;
+    ensure!(failed.status().is_server_error(), "it was archived nowhere: {}", failed.status());
+    node.process()
+        .wait_for_line(Deadline::after_secs(60), |line| line.contains("a request failed").then_some(()))?;
     node.kill_9()?;
 
-    let mut there = BTreeSet::new();
+    let (mut there, mut values) = (BTreeSet::new(), BTreeSet::new());
     for line in node.process().output().lines() {
         let line: Value = serde_json::from_str(line).with_context(|| format!("no JSON: {line}"))?;
         let line = line.as_object().with_context(|| format!("no object: {line}"))?;
         ensure!(line.values().all(|value| !value.is_object() && !value.is_array()), "nested: {line:?}");
         ensure!(line.get("node") == Some(&1.into()), "of no node: {line:?}");
         there.extend(line.keys().cloned());
+        let texts =
+            line.iter().filter_map(|(field, value)| Some((field.clone(), value.as_str()?.to_owned())));
+        values.extend(texts);
     }
     let page = text("docs/operations/LOGS.md");
     let monitoring = text("terraform/modules/monitoring/main.tf");
@@ -84,6 +111,14 @@ fn a_line_has_the_request_and_what_it_was_about_where_queries_look_for_it() -> R
         ensure!(asked.len() >= 6, "{file} asks for {asked:?}");
         let missing: Vec<_> = asked.difference(&there).collect();
         ensure!(missing.is_empty(), "{file} asks for {missing:?}, and lines have {there:?}");
+    }
+    for (file, compared) in [("LOGS.md", compared_with(&fenced(&page))), ("monitoring", compared_with(query))]
+    {
+        ensure!(compared.len() >= 2, "{file} compares {compared:?}");
+        // An id stands for any.
+        let compared = compared.into_iter().filter(|(field, _)| field != "request_id");
+        let missing: Vec<_> = compared.filter(|pair| !values.contains(pair)).collect();
+        ensure!(missing.is_empty(), "{file} looks for {missing:?}, and no line has that");
     }
     Ok(())
 }
@@ -108,4 +143,14 @@ fn fields_of_both_query_languages_are_found() {
     let found = asked_for(&format!("{insights}\n{loki}"));
     let expected = ["code", "level", "message", "spans.1.tenant", "spans[0].shard", "status", "tenant"];
     assert_eq!(found, expected.map(str::to_owned).into());
+}
+
+#[test]
+fn texts_that_fields_are_compared_with_are_found() {
+    let insights =
+        "SOURCE 'g' | fields level | filter level in ['WARN', 'ERROR'] | sort x\n| filter code = \"no\"";
+    let loki = "sum (count_over_time({job=\"x\"} | json a | level =~ \"A|B\" [5m]))";
+    let found = compared_with(&format!("{insights}\n{loki}"));
+    let expected = [("code", "no"), ("level", "A"), ("level", "B"), ("level", "ERROR"), ("level", "WARN")];
+    assert_eq!(found, expected.map(|(field, text)| (field.to_owned(), text.to_owned())).into());
 }
