@@ -53,7 +53,8 @@ pub enum Error {
     BeforeWindow { url: Arc<str>, branch: BranchName, asked: HybridTime, first: HybridTime },
     #[error(
         "branch {branch} of {url} holds nothing that is proven complete yet (shard {shard}): wait until its node has \
-         archived, or choose --latest-per-shard"
+         archived. If it had, the objects below {branch}/closed/ are gone: put them back from a copy, or choose \
+         --latest-per-shard"
     )]
     NothingClosed { url: Arc<str>, branch: BranchName, shard: ShardId },
     #[error(
