@@ -5,7 +5,7 @@ use std::io::{self, BufRead as _, BufReader, Read};
 use std::path::Path;
 
 use bytes::Bytes;
-use duramen_client::{jsonl, when};
+use duramen_client::jsonl;
 use duramen_types::batch::Record;
 use duramen_types::{StreamName, TenantName};
 use flate2::bufread::MultiGzDecoder;
@@ -161,33 +161,14 @@ impl Shape {
                 named.stream = Some(StreamName::parse(text).map_err(|error| error.to_string())?);
             }
             if let Some(name) = &self.key_field {
-                record.key = key(name, members.get(name))?;
+                record.key = jsonl::key(name, members.get(name))?;
             }
             if let Some(name) = &self.timestamp_field {
-                record.timestamp = timestamp(name, members.get(name))?;
+                record.timestamp = jsonl::timestamp(name, members.get(name))?;
             }
         }
         record.value = Some(Bytes::from(line));
         Ok(Some((named, record)))
-    }
-}
-
-fn key(name: &str, value: Option<&Value>) -> Result<Option<Bytes>, String> {
-    match value {
-        None => Err(format!("it has no field {name:?} for the key")),
-        Some(Value::Null) => Ok(None),
-        Some(Value::String(text)) => Ok(Some(Bytes::copy_from_slice(text.as_bytes()))),
-        Some(other) => Ok(Some(other.to_string().into())),
-    }
-}
-
-fn timestamp(name: &str, value: Option<&Value>) -> Result<i64, String> {
-    match value {
-        Some(Value::Number(number)) => {
-            number.as_i64().ok_or_else(|| format!("its field {name:?} is no whole number of milliseconds"))
-        }
-        Some(Value::String(text)) => when::parse_millis(text).map_err(|error| error.to_string()),
-        _ => Err(format!("its field {name:?} is no time: milliseconds since 1970, or RFC 3339")),
     }
 }
 

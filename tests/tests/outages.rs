@@ -48,9 +48,16 @@ fn an_archive_that_works_again_is_not_called_failing_although_nothing_more_is_ap
     wait_for("ok")
 }
 
-/// Prometheus asks only for metrics, and an idle node has nothing to archive.
+fn failing(agent: &ureq::Agent, metrics: &str, wanted: &str) -> Result<()> {
+    let text = agent.get(metrics).call()?.into_body().read_to_string()?;
+    let line = text.lines().find(|line| line.starts_with("duramen_archive_failing"));
+    ensure!(line == Some(&format!("duramen_archive_failing {wanted}")), "{line:?}");
+    Ok(())
+}
+
+/// It has nothing to archive, so only asking the store tells; Prometheus asks the node for metrics alone.
 #[test]
-fn the_metrics_of_an_idle_node_say_that_its_store_is_gone_and_that_it_is_back() -> Result<()> {
+fn an_idle_node_says_that_its_store_is_gone_and_that_it_is_back() -> Result<()> {
     let directory = tempfile::tempdir()?;
     let archive = directory.path().join("archive");
     let mut node = NodeSettings::in_directory(&directory.path().join("data"))
@@ -63,20 +70,25 @@ fn the_metrics_of_an_idle_node_say_that_its_store_is_gone_and_that_it_is_back() 
     let records = format!("{}/v1/tenants/default/streams/s/records?ack=archived", node.client_url());
     agent.post(&records).send("all there is")?;
     let metrics = format!("{}/metrics", node.admin_url());
-    let mut wait_for = |wanted: &str| {
-        node.process().wait_until(Deadline::after_secs(60), || {
-            let text = agent.get(&metrics).call()?.into_body().read_to_string()?;
-            let line = text.lines().find(|line| line.starts_with("duramen_archive_failing"));
-            ensure!(line == Some(&format!("duramen_archive_failing {wanted}")), "{line:?}");
-            Ok(())
-        })
-    };
-    wait_for("0")?;
+    node.process().wait_until(Deadline::after_secs(60), || failing(&agent, &metrics, "0"))?;
     let away = directory.path().join("archive.away");
     std::fs::rename(&archive, &away)?;
-    wait_for("1")?;
+    node.process().wait_until(Deadline::after_secs(60), || failing(&agent, &metrics, "1"))?;
+    let admin = node.admin_url();
+    let page = |path: &str| -> Result<Value> {
+        let url = format!("{admin}{path}");
+        Ok(serde_json::from_str(&agent.get(url).call()?.into_body().read_to_string()?)?)
+    };
+    let (health, status) = (page("/health")?, page("/admin/archive/status")?);
+    ensure!(health["condition"] == "degraded" && health.to_string().contains("store: "), "{health}");
+    ensure!(status["reachable"] == false && status["troubles"][0]["part"] == "store", "{status}");
+    let local = format!("{}/v1/tenants/default/streams/s/records", node.client_url());
+    agent.post(&local).send("appends go on")?;
+
     std::fs::rename(&away, &archive)?;
-    wait_for("0")
+    node.process().wait_until(Deadline::after_secs(60), || failing(&agent, &metrics, "0"))?;
+    ensure!(page("/health")?["condition"] == "ok", "its store is back");
+    Ok(())
 }
 
 /// A disk that is unmounted under a node leaves nothing, or an empty mount point, where its archive was.

@@ -93,6 +93,29 @@ pub fn parse(line: &[u8]) -> Result<Line, Error> {
     })
 }
 
+/// A record's key out of the member `name` of a JSON object: a text as it stands, anything else as JSON, null for none.
+pub fn key(name: &str, value: Option<&serde_json::Value>) -> Result<Option<Bytes>, String> {
+    match value {
+        None => Err(format!("it has no field {name:?} for the key")),
+        Some(serde_json::Value::Null) => Ok(None),
+        Some(serde_json::Value::String(text)) => Ok(Some(Bytes::copy_from_slice(text.as_bytes()))),
+        Some(other) => Ok(Some(other.to_string().into())),
+    }
+}
+
+/// A record's timestamp in milliseconds since 1970 out of the member `name`: a number of them, or RFC 3339.
+pub fn timestamp(name: &str, value: Option<&serde_json::Value>) -> Result<i64, String> {
+    match value {
+        Some(serde_json::Value::Number(number)) => {
+            number.as_i64().ok_or_else(|| format!("its field {name:?} is no whole number of milliseconds"))
+        }
+        Some(serde_json::Value::String(text)) => {
+            crate::when::parse_millis(text).map_err(|error| error.to_string())
+        }
+        _ => Err(format!("its field {name:?} is no time: milliseconds since 1970, or RFC 3339")),
+    }
+}
+
 #[derive(Serialize)]
 struct Written<'a> {
     offset: u64,

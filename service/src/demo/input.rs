@@ -5,7 +5,7 @@ use std::path::Path;
 
 use anyhow::Context as _;
 use bytes::Bytes;
-use duramen_client::when;
+use duramen_client::jsonl::{key, timestamp};
 use duramen_types::StreamName;
 use duramen_types::batch::Record;
 use serde_json::{Map, Value};
@@ -132,25 +132,6 @@ fn stream(name: &str, value: Option<&Value>) -> Result<StreamName, String> {
         return Err(format!("its field {name:?} names no stream"));
     };
     StreamName::parse(text).map_err(|error| error.to_string())
-}
-
-fn key(name: &str, value: Option<&Value>) -> Result<Option<Bytes>, String> {
-    match value {
-        None => Err(format!("it has no field {name:?} for the key")),
-        Some(Value::Null) => Ok(None),
-        Some(Value::String(text)) => Ok(Some(Bytes::copy_from_slice(text.as_bytes()))),
-        Some(other) => Ok(Some(other.to_string().into())),
-    }
-}
-
-fn timestamp(name: &str, value: Option<&Value>) -> Result<i64, String> {
-    match value {
-        Some(Value::Number(number)) => {
-            number.as_i64().ok_or_else(|| format!("its field {name:?} is no whole number of milliseconds"))
-        }
-        Some(Value::String(text)) => when::parse_millis(text).map_err(|error| error.to_string()),
-        _ => Err(format!("its field {name:?} is no time: milliseconds since 1970, or RFC 3339")),
-    }
 }
 
 #[cfg(test)]

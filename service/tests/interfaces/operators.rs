@@ -1,7 +1,7 @@
 //! The operators' port, and the end of a node.
 
 use reqwest::StatusCode;
-use serde_json::{Value, json};
+use serde_json::json;
 
 use super::{SOON, TestNode, expect, refused};
 
@@ -20,46 +20,6 @@ async fn a_node_says_that_it_is_well_and_what_it_is() {
     assert!(node.get(node.admin("/stats")).await.as_object().unwrap().contains_key("duramen_followers"));
     refused(node.client.get(node.admin("/nothing")), 404, "unimplemented").await;
     node.stop().await;
-}
-
-#[tokio::test]
-async fn an_idle_node_finds_out_that_its_store_is_gone_and_that_it_is_back() {
-    let mut archive = std::path::PathBuf::new();
-    let node = TestNode::start_with(|config| {
-        archive = config.archive.url.as_ref().unwrap().strip_prefix("file://").unwrap().into();
-    })
-    .await;
-    node.append("s", &["a"]).await;
-    expect(node.client.post(node.admin("/admin/archive/flush")), StatusCode::OK).await;
-    let away = archive.with_extension("away");
-    tokio::fs::rename(&archive, &away).await.unwrap();
-    // It has nothing to archive, so only asking tells.
-    let health = becomes(&node, "degraded").await;
-    let check = health["checks"].as_array().unwrap().iter().find(|check| check["name"] == "archive").unwrap();
-    assert_eq!(check["condition"], "degraded", "{check}");
-    assert!(check["detail"].as_str().unwrap().contains("store: "), "{check}");
-    let status = node.get(node.admin("/admin/archive/status")).await;
-    assert_eq!((&status["reachable"], &status["troubles"][0]["part"]), (&json!(false), &json!("store")));
-    node.append("s", &["b"]).await;
-
-    tokio::fs::rename(&away, &archive).await.unwrap();
-    becomes(&node, "ok").await;
-    node.stop().await;
-}
-
-/// Waits until the node's health is that.
-async fn becomes(node: &TestNode, condition: &str) -> Value {
-    let said = async {
-        loop {
-            let health = node.get(node.admin("/health")).await;
-            if health["condition"] == condition {
-                break health;
-            }
-            tokio::time::sleep(std::time::Duration::from_millis(200)).await;
-        }
-    };
-    // An answer of the store stands for ten seconds.
-    tokio::time::timeout(3 * SOON, said).await.expect("it is noticed in time")
 }
 
 #[tokio::test]
