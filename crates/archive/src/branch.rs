@@ -11,7 +11,7 @@ use uuid::Uuid;
 use crate::document::{Document, MAX_DOCUMENT};
 use crate::{Error, FormatError, HistoryPoint, ObjectKey, Result, Store, paths};
 
-const DOCUMENT: Document = Document { format: "duramen-branch", version: 1 };
+const DOCUMENT: Document = Document { format: "duramen-branch", oldest: 1, version: 1 };
 
 /// The longest line of ancestors; every one of them costs a request when a branch is opened.
 const MAX_ANCESTORS: usize = 256;

@@ -128,6 +128,7 @@ mod tests {
             bytes: 2,
             took_ms: 3,
             findings: vec![crate::Finding { key: "k".to_owned(), problem: "p".to_owned() }],
+            newest: vec![],
         };
         verdict.write(&store).await.unwrap();
         store

@@ -26,6 +26,9 @@ pub(crate) const MAX_DOCUMENT: u64 = 4 << 20;
 pub(crate) struct Document {
     /// The envelope's `format`, which also names the kind in errors.
     pub format: &'static str,
+    /// The oldest version that is read.
+    pub oldest: u32,
+    /// The newest version that is read, and the one that is written.
     pub version: u32,
 }
 
@@ -64,7 +67,7 @@ impl Document {
         if kind.format != self.format {
             return Err(DecodeError::invalid(what, format!("its format is {:?}", kind.format)));
         }
-        if kind.version != self.version {
+        if !(self.oldest..=self.version).contains(&kind.version) {
             return Err(DecodeError::Version { what, found: kind.version, supported: self.version });
         }
         let envelope: Envelope = serde_json::from_slice(bytes).map_err(invalid)?;

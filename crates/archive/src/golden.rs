@@ -162,6 +162,7 @@ fn a_verdict_is_the_golden_one() {
         bytes: 3456,
         took_ms: 78,
         findings: vec![finding],
+        newest: vec!["main/shard-0001/manifest/00000000000000000003".to_owned()],
     };
     frozen(
         "verdict.json",
@@ -170,6 +171,12 @@ fn a_verdict_is_the_golden_one() {
         |bytes| mend_document(bytes),
         |bytes| Verdict::decode(bytes),
     );
+    let older = Verdict { newest: vec![], ..verdict };
+    // No release writes it any more: it is never made anew.
+    let file = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/golden/verdict-v1.json");
+    let first = std::fs::read(file).unwrap();
+    let read = resists_damage(&first, |bytes| Verdict::decode(bytes));
+    assert_eq!(read, older, "version 1 is read");
 }
 
 #[test]

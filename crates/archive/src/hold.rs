@@ -15,7 +15,7 @@ use uuid::Uuid;
 use crate::document::{Document, MAX_DOCUMENT};
 use crate::{Error, FormatError, ObjectKey, Result, Store, paths};
 
-const DOCUMENT: Document = Document { format: "duramen-hold", version: 1 };
+const DOCUMENT: Document = Document { format: "duramen-hold", oldest: 1, version: 1 };
 
 /// A hold, as its latest object says.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]

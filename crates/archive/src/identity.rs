@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 use crate::document::{Document, MAX_DOCUMENT};
 use crate::{Error, FormatError, ObjectKey, Result, Store, paths};
 
-const DOCUMENT: Document = Document { format: "duramen-archive", version: 1 };
+const DOCUMENT: Document = Document { format: "duramen-archive", oldest: 1, version: 1 };
 
 /// The most data shards that a cluster may have.
 pub const MAX_SHARDS: u16 = 256;

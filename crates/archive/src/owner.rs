@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 use crate::document::{Document, MAX_DOCUMENT};
 use crate::{Error, FormatError, ObjectKey, Result, Store};
 
-const DOCUMENT: Document = Document { format: "duramen-owner", version: 1 };
+const DOCUMENT: Document = Document { format: "duramen-owner", oldest: 1, version: 1 };
 
 /// Who writes a branch, for ever.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]

@@ -9,7 +9,7 @@ use uuid::Uuid;
 use crate::document::{Document, MAX_DOCUMENT};
 use crate::{FormatError, ObjectKey, Result, Store, paths};
 
-const DOCUMENT: Document = Document { format: "duramen-verdict", version: 1 };
+const DOCUMENT: Document = Document { format: "duramen-verdict", oldest: 1, version: 2 };
 
 /// How deeply an archive was looked at.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -40,6 +40,10 @@ pub struct Verdict {
     pub took_ms: u64,
     /// Each names an object and what is wrong with it; empty when all is well.
     pub findings: Vec<Finding>,
+    /// Keys of the objects that nothing else spoke of: the newest of each kind, other verdicts among them. As long as they are
+    /// named here, their loss leaves a trace. Empty in version 1, which had none.
+    #[serde(default)]
+    pub newest: Vec<String>,
 }
 
 /// The part of one shard's history that was verified.
@@ -68,9 +72,14 @@ impl Verdict {
         self.findings.is_empty()
     }
 
+    /// The object's key.
+    pub fn key(&self) -> ObjectKey {
+        ObjectKey::Verdict { time: self.time, id: self.id }
+    }
+
     /// Writes the verdict; on `Ok` it is durable.
     pub async fn write(&self, store: &Store) -> Result<()> {
-        store.create(&ObjectKey::Verdict { time: self.time, id: self.id }, self.encode()).await
+        store.create(&self.key(), self.encode()).await
     }
 
     /// Every verdict with its key, oldest first; where one can't be read, why.
@@ -100,7 +109,7 @@ impl Verdict {
     async fn read(store: &Store, key: &ObjectKey) -> Result<Option<Self>> {
         let Some(bytes) = store.get_if_present(key, MAX_DOCUMENT).await? else { return Ok(None) };
         let verdict = Self::decode(&bytes).map_err(|error| store.unreadable(key, error))?;
-        if (ObjectKey::Verdict { time: verdict.time, id: verdict.id }) != *key {
+        if verdict.key() != *key {
             let reason = "it says another id or time than its key";
             return Err(store.unreadable(key, DecodeError::invalid(DOCUMENT.format, reason)));
         }
@@ -142,6 +151,7 @@ mod tests {
             bytes: 4,
             took_ms: 5,
             findings: vec![],
+            newest: vec![],
         };
         assert_eq!(Verdict::latest(&store, &main, Depth::Quick).await.unwrap(), None);
         let all = [

@@ -17,7 +17,7 @@ fn folder(key: &ObjectKey) -> String {
     key.to_string().rsplit_once('/').map_or_else(String::new, |(folder, _)| folder.to_owned())
 }
 
-/// An archive with objects of every kind, and several of most: a branch of another cluster, two holds, two verdicts.
+/// An archive with objects of every kind, and several of most: a branch of another cluster, two holds, verdicts on both branches.
 async fn everything() -> World {
     let (mut world, latest) = World::filled().await;
     let (main, options) = (name("main"), BranchOptions::default());
@@ -34,8 +34,10 @@ async fn everything() -> World {
         Hold::place(&world.store, &main, reason, Duration::from_secs(3600)).await.unwrap();
     }
     for depth in [Depth::Quick, Depth::Full] {
-        world.advance(1_000_000);
-        assert!(verify(&world.store, &main, &VerifyOptions::new(depth)).await.unwrap().is_clean());
+        for branch in [&main, &name("other")] {
+            world.advance(1_000_000);
+            assert!(verify(&world.store, branch, &VerifyOptions::new(depth)).await.unwrap().is_clean());
+        }
     }
     world.append("a", &["not archived"]);
     world.advance(1_000_000);
@@ -73,12 +75,12 @@ fn names(found: &[String], key: &ObjectKey) -> bool {
 /// Whether anything that is there speaks of the object, if it is gone.
 fn leaves_a_trace(key: &ObjectKey, keys: &[ObjectKey]) -> bool {
     match key {
-        // Nothing was written after the newest ones that could speak of them.
-        ObjectKey::Closed { .. } | ObjectKey::Checkpoint { .. } => {
+        // Nothing was written after the last that could speak of it.
+        ObjectKey::Verdict { .. } => {
             keys.iter().any(|other| folder(other) == folder(key) && other.to_string() > key.to_string())
         }
-        // They are taken away in time, and stand for themselves.
-        ObjectKey::Hold { .. } | ObjectKey::Verdict { .. } => false,
+        // One that is gone was released.
+        ObjectKey::Hold { .. } => false,
         _ => true,
     }
 }

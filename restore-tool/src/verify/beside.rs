@@ -24,9 +24,14 @@ pub(super) async fn verdicts(context: &Context) -> Result<(Vec<Verdict>, bool)> 
     let (mut verdicts, mut all) = (Vec::new(), true);
     for (key, verdict) in Verdict::each(&context.store).await? {
         context.looked_at(0);
+        context.newest.see(&key);
         match context.absorb(&key, verdict)? {
-            Some(verdict) if verdict.branch == context.branch => verdicts.push(verdict),
-            Some(_) => {}
+            Some(verdict) => {
+                context.newest.expect(&verdict, &context.branch);
+                if verdict.branch == context.branch {
+                    verdicts.push(verdict);
+                }
+            }
             None => {
                 context.find(&key, MEND);
                 all = false;

@@ -21,7 +21,10 @@ pub(super) async fn verify(context: &mut Context) -> Result<()> {
     let mut keys = Vec::new();
     while let Some(object) = listed.try_next().await? {
         match object.key {
-            Some(key @ ObjectKey::Closed { .. }) => keys.push(key),
+            Some(key @ ObjectKey::Closed { .. }) => {
+                context.newest.see(&key);
+                keys.push(key);
+            }
             _ => context.find(&object.path, "it is no object of an archive"),
         }
     }

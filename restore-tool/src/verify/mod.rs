@@ -3,11 +3,12 @@
 //! The manifests themselves drive it, number by number from the first, so that one damaged object does not hide what
 //! is wrong with the others. What was found is written into the archive as a verdict.
 //!
-//! Nothing refers to a hold, to a verdict, or to the newest closed object and the newest checkpoint until something was
-//! written after them: these leave no trace when they are removed. The loss of one loses no history.
+//! What nothing else speaks of (the newest manifests, checkpoints and closed objects, and verdicts themselves) a verdict names, so
+//! that the next verification misses it (`newest`). A hold that is gone was released, as far as an archive can tell.
 
 mod beside;
 mod closed;
+mod newest;
 mod part;
 mod replay;
 
@@ -24,6 +25,8 @@ use futures::stream::{self, StreamExt};
 use parking_lot::Mutex;
 use serde::Serialize;
 use uuid::Uuid;
+
+use newest::Newest;
 
 use crate::error::is_archive_damage;
 use crate::{Error, Observer, Result, Step};
@@ -81,6 +84,8 @@ pub(crate) struct Context {
     pub verdict_claims: BTreeMap<ShardId, (Index, String)>,
     /// The furthest end that a closed object speaks of, and its key; it may be ahead of the archive for a while.
     pub closed_claims: BTreeMap<ShardId, (Index, String)>,
+    /// What earlier verdicts know to be there, and what this one will.
+    pub newest: Newest,
     found: Mutex<BTreeSet<(String, String)>>,
     objects: AtomicU64,
     bytes: AtomicU64,
@@ -93,6 +98,15 @@ impl Context {
 
     pub(crate) fn find(&self, key: impl ToString, problem: impl Into<String>) {
         self.found.lock().insert((key.to_string(), problem.into()));
+    }
+
+    /// Finds what earlier verdicts saw and is gone; comes last.
+    fn find_missing(&self) {
+        for (key, verdict) in self.newest.missing() {
+            if !self.found.lock().iter().any(|(found, _)| *found == key) {
+                self.find(key, format!("it is missing: {verdict} saw it"));
+            }
+        }
     }
 
     pub(crate) fn looked_at(&self, bytes: u64) {
@@ -182,6 +196,7 @@ pub async fn verify(store: &Store, branch: &BranchName, options: &VerifyOptions)
         since: BTreeMap::new(),
         verdict_claims: BTreeMap::new(),
         closed_claims: BTreeMap::new(),
+        newest: Newest::default(),
         found: Mutex::default(),
         objects: AtomicU64::new(0),
         bytes: AtomicU64::new(0),
@@ -207,7 +222,11 @@ pub async fn verify(store: &Store, branch: &BranchName, options: &VerifyOptions)
     }
     let context = Arc::new(context);
     let shards = match view {
-        Some(view) => verify_shards(&context, &view).await?,
+        Some(view) => {
+            let shards = verify_shards(&context, &view).await?;
+            context.find_missing();
+            shards
+        }
         None => Vec::new(),
     };
     report(&context, shards, since.map(|verdict| verdict.id), start).await
@@ -259,8 +278,7 @@ fn claims(verdicts: &[Verdict]) -> BTreeMap<ShardId, (Index, String)> {
         for shard in &verdict.shards {
             let claim = claims.entry(shard.shard).or_insert((Index::ZERO, String::new()));
             if shard.end > claim.0 {
-                let key = ObjectKey::Verdict { time: verdict.time, id: verdict.id };
-                *claim = (shard.end, key.to_string());
+                *claim = (shard.end, verdict.key().to_string());
             }
         }
     }
@@ -286,11 +304,12 @@ async fn report(
         bytes: context.bytes.load(Ordering::Relaxed),
         took_ms: u64::try_from(took.as_millis()).unwrap_or(u64::MAX),
         findings: found.into_iter().map(|(key, problem)| duramen_archive::Finding { key, problem }).collect(),
+        newest: context.newest.keys(),
     };
     let mut recorded = None;
     if context.options.record {
         verdict.write(store).await?;
-        recorded = Some(ObjectKey::Verdict { time: verdict.time, id: verdict.id }.to_string());
+        recorded = Some(verdict.key().to_string());
     }
     Ok(VerifyReport { verdict, since, recorded })
 }

@@ -107,6 +107,7 @@ impl Walk<'_> {
             };
             self.missing(branch, next, number);
             next = number.next();
+            self.see(branch, &self.manifest_key(branch, number));
             self.manifest(branch, number, end, &checkpoints).await?;
             if end.is_some_and(|end| self.tip.end >= end) {
                 return Ok(());
@@ -135,6 +136,13 @@ impl Walk<'_> {
 
     fn manifest_key(&self, branch: &Branch, number: ManifestNumber) -> ObjectKey {
         ObjectKey::Manifest { branch: branch.name.clone(), shard: self.shard, number }
+    }
+
+    /// An object of the branch itself is there; those of its ancestors are their verdicts' business.
+    fn see(&self, branch: &Branch, key: &ObjectKey) {
+        if branch.name == self.context.branch {
+            self.context.newest.see(key);
+        }
     }
 
     fn missing(&mut self, branch: &Branch, next: ManifestNumber, found: ManifestNumber) {
@@ -410,6 +418,7 @@ impl Walk<'_> {
                 continue;
             };
             found.insert(number);
+            self.see(branch, &key);
             if let Some(says) = self.read(&key, |bytes| describe(&key, bytes)).await?
                 && says.get("number").and_then(serde_json::Value::as_u64) != Some(number.get())
             {
