@@ -79,6 +79,63 @@ fn a_damaged_log_is_refused_and_repaired_from_the_archive() -> Result<()> {
     Ok(())
 }
 
+#[test]
+fn damage_met_by_a_running_node_is_told_and_the_archive_stands_in() -> Result<()> {
+    let directory = tempfile::tempdir()?;
+    let (data, archive) = (directory.path().join("node"), directory.path().join("archive"));
+    let settings =
+        NodeSettings::in_directory(&data).archive_in_directory(&archive).set("cluster.shards", "1");
+    let mut node = settings.clone().start()?;
+    let lines: String = (0..500).map(|n| format!("record {n}\n")).collect();
+    ctl(&node.client_url(), &node.admin_url(), &["append", "orders", "-"], &lines)?;
+    let before = ctl(&node.client_url(), &node.admin_url(), &["read", "orders", "--json"], "")?;
+    ctl(&node.client_url(), &node.admin_url(), &["archive", "flush"], "")?;
+    ensure!(node.terminate()?.success(), "{}", node.process().output());
+
+    // A sealed segment is not read as a whole at the start.
+    damage(&data.join("wal"))?;
+    let mut node = settings.clone().start()?;
+    let (endpoint, admin) = (node.client_url(), node.admin_url());
+    let health = || ctl(&endpoint, &admin, &["health", "--degraded-ok"], "");
+    ensure!(health()?.contains("no read has met damage"), "{}", health()?);
+    for _ in 0..2 {
+        let read = ctl(&endpoint, &admin, &["read", "orders", "--json"], "")?;
+        ensure!(read == before, "the archive has it as it was");
+    }
+    let told = health()?;
+    for expected in ["local_files", "degraded", "is damaged at byte", "duramen-restore repair"] {
+        ensure!(told.contains(expected), "{told}");
+    }
+    let log = node.process().output();
+    ensure!(log.matches("a local file is damaged").count() == 1, "it is logged once:\n{log}");
+    let metrics = ctl(&endpoint, &admin, &["metrics"], "")?;
+    ensure!(!metrics.contains("duramen_local_damage_total 0"), "{metrics}");
+    ctl(&endpoint, &admin, &["append", "orders", "-"], "it goes on\n")?;
+
+    // Without the archive it is an error that says what to do.
+    let away = directory.path().join("away");
+    std::fs::rename(&archive, &away)?;
+    ensure!(node.terminate()?.code().is_some(), "{}", node.process().output());
+    std::fs::rename(&away, &archive)?;
+    let mut node = settings.clone().start()?;
+    std::fs::rename(&archive, &away)?;
+    let error = ctl(&node.client_url(), &node.admin_url(), &["read", "orders"], "").unwrap_err().to_string();
+    for expected in ["is damaged at byte", "duramen-restore repair"] {
+        ensure!(error.contains(expected), "{error}");
+    }
+    std::fs::rename(&away, &archive)?;
+    ensure!(node.terminate()?.success(), "{}", node.process().output());
+
+    let url = format!("file://{}", archive.display());
+    Tool::restore(&url)?.args(["repair", "--data", &data.display().to_string()]).succeed()?;
+    let node = settings.start()?;
+    let (endpoint, admin) = (node.client_url(), node.admin_url());
+    let after = ctl(&endpoint, &admin, &["read", "orders", "--json"], "")?;
+    ensure!(after.starts_with(&before) && after.contains("it goes on"), "{after}");
+    ensure!(ctl(&endpoint, &admin, &["health"], "")?.contains("no read has met damage"), "it is mended");
+    Ok(())
+}
+
 /// The archived segments that a restore downloaded.
 fn hydrated_segments(folder: &Path) -> Result<Vec<std::path::PathBuf>> {
     let (mut found, mut folders) = (Vec::new(), vec![folder.to_owned()]);

@@ -3,6 +3,7 @@
 mod append;
 mod binding;
 mod catalogue;
+mod damage;
 mod environment;
 mod operator;
 mod past;
@@ -24,6 +25,7 @@ use duramen_wal::datadir::{DataDir, NodeDescription};
 use duramen_wal::{Disk, Wal};
 use tokio::sync::Semaphore;
 
+use self::damage::Damages;
 use crate::api::{Code, Error, More, Result, StreamRef};
 use crate::archive::{ArchiveTask, ColdReader};
 use crate::shard::{NotProposed, Shard};
@@ -67,6 +69,7 @@ struct Inner {
     budget: Arc<Semaphore>,
     archive: Option<ArchiveTask>,
     metrics: Arc<Metrics>,
+    damages: Damages,
 }
 
 /// A running node. Cheap to clone; all clones are the same node.
@@ -105,6 +108,10 @@ impl Node {
     /// The acknowledgement level of appends to streams that set none.
     pub fn default_acknowledgement(&self) -> Acknowledgement {
         self.0.settings.acknowledgement
+    }
+
+    fn damages(&self) -> &Damages {
+        &self.0.damages
     }
 
     fn settings(&self) -> &Settings {

@@ -130,6 +130,7 @@ impl Node {
                     )
                 }
             }),
+            self.check("local_files", || self.damages().condition()),
         ];
         if let Some(archive) = &self.0.archive {
             let start = self.clock().wall().monotonic();

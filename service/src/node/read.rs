@@ -194,18 +194,39 @@ impl ReadSession {
         while self.rows.front().is_some_and(|row| row.end() <= self.next) {
             self.rows.pop_front();
         }
-        if self.rows.front().is_none_or(|row| row.base > self.next) {
-            self.locate().await?;
-        }
-        if let Some(row) = self.rows.front().copied().filter(|row| row.base <= self.next)
-            && let Some(batch) = self.read_batch(row).await?
-        {
-            return Ok(self.serve(batch, row.base, row.records, row.time, tail));
-        }
+        let damage = match self.fetch_local(tail).await {
+            Ok(Some(batch)) => return Ok(batch),
+            Ok(None) => None,
+            Err(error) if error.code == Code::Corruption => Some(error),
+            Err(error) => return Err(error),
+        };
         // What the hot index still names may be purged from the log: nothing of it is used then.
         self.rows.clear();
         self.entries.clear();
-        // Older than the local segments, or in an index file that is gone: the archive has it.
+        // Older than the local segments, in an index file that is gone, or damaged: the archive has it.
+        let found = self.fetch_cold(tail).await;
+        let Some(damage) = damage else { return found };
+        self.node.met_damage(&damage);
+        // Why the archive has it not either is in the log; the damage is what must be mended.
+        found.map_err(|error| {
+            tracing::error!(stream = %self.name, error = %error.message, "the archive can't stand in for it");
+            damage
+        })
+    }
+
+    /// The next batch from memory or local segments; `None` where these don't hold it.
+    async fn fetch_local(&mut self, tail: Offset) -> Result<Option<ReadBatch>> {
+        if self.rows.front().is_none_or(|row| row.base > self.next) {
+            self.locate().await?;
+        }
+        let Some(row) = self.rows.front().copied().filter(|row| row.base <= self.next) else {
+            return Ok(None);
+        };
+        let batch = self.read_batch(row).await?;
+        Ok(batch.map(|batch| self.serve(batch, row.base, row.records, row.time, tail)))
+    }
+
+    async fn fetch_cold(&mut self, tail: Offset) -> Result<ReadBatch> {
         let reader = self.node.cold_reader(&self.shard, &self.name, self.stream, self.next, tail).await?;
         self.cold = Some(reader);
         match self.continue_cold(tail).await? {

@@ -14,6 +14,7 @@ use futures::future::try_join_all;
 use tokio::sync::{Semaphore, oneshot};
 
 use super::binding::{bind, enter_history};
+use super::damage::Damages;
 use super::{Environment, Inner, Node, Settings};
 use crate::archive::{self, ArchiveTask};
 use crate::config::{self, Config};
@@ -234,6 +235,7 @@ impl Node {
             budget: Arc::new(Semaphore::new(byte_budget.min(Semaphore::MAX_PERMITS))),
             archive,
             metrics,
+            damages: Damages::default(),
         }));
         node.create_default_tenant().await?;
         tokio::spawn(super::retention::run(Arc::downgrade(&node.0)));

@@ -103,6 +103,8 @@ metrics! {
     WAL_READS = "duramen_wal_reads_total", Kind::Counter, "",
         [("source", "where they were: `memory` or `file`")],
         "Entries read from the local log, for readers and the archiver.";
+    LOCAL_DAMAGE = "duramen_local_damage_total", Kind::Counter, "", [],
+        "Reads that met damage in local files; they were served from the archive, or failed where it could not.";
     DISK_SIZE = "duramen_disk_size_bytes", Kind::Gauge, "bytes", [],
         "Size of the data directory's file system, less what only its administrator may use.";
     DISK_AVAILABLE = "duramen_disk_available_bytes", Kind::Gauge, "bytes", [],

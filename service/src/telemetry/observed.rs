@@ -45,6 +45,7 @@ pub struct Observed {
     memory: Gauge,
     disk_size: Gauge,
     wal_reads: [Counter; 2],
+    local_damage: Counter,
     failing: Gauge,
     segment_age: Gauge,
     window: Gauge,
@@ -75,6 +76,7 @@ impl Observed {
             memory: registry.gauge(names::PROCESS_MEMORY, &[]),
             disk_size: registry.gauge(names::DISK_SIZE, &[]),
             wal_reads: ["memory", "file"].map(|source| registry.counter(names::WAL_READS, &[source])),
+            local_damage: registry.counter(names::LOCAL_DAMAGE, &[]),
             failing: registry.gauge(names::ARCHIVE_FAILING, &[]),
             segment_age: registry.gauge(names::ARCHIVE_SEGMENT_AGE, &[]),
             window: registry.gauge(names::ARCHIVE_WINDOW, &[]),
@@ -109,6 +111,11 @@ impl Observed {
     pub fn wal_reads(&self, memory: u64, file: u64) {
         self.wal_reads[0].absolute(memory);
         self.wal_reads[1].absolute(file);
+    }
+
+    /// A read met damage in a local file.
+    pub fn local_damage(&self) {
+        self.local_damage.increment(1);
     }
 
     /// The requests of one operation since the start, answered and failed.
