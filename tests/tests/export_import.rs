@@ -67,9 +67,12 @@ fn all_streams_of_all_tenants_are_carried_over_by_export_and_import() -> Result<
     let url = format!("file://{}", directory.path().join("old-archive").display());
     for (format, compressed) in [("jsonl", false), ("jsonl.gz", true)] {
         let file = directory.path().join(format!("all.{format}"));
-        let export = Tool::restore(&url)?.line("export --all --latest").args(["--format", format]);
+        let export = Tool::restore(&url)?.line("export --all --latest");
         export.clone().args(["--output"]).args([&file]).succeed()?;
-        ensure!(std::fs::read(&file)?.starts_with(&[0x1f, 0x8b]) == compressed, "{format}");
+        ensure!(std::fs::read(&file)?.starts_with(&[0x1f, 0x8b]) == compressed, "the name says {format}");
+        let other = directory.path().join(format!("{format}.other"));
+        export.args(["--format", format, "--output"]).args([&other]).succeed()?;
+        ensure!(std::fs::read(&other)? == std::fs::read(&file)?, "the option says {format}");
 
         let new = start(directory.path(), format)?;
         let import = Tool::ctl(&new)?.line("append --import --all --json").args([&file]);

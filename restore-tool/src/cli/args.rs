@@ -184,8 +184,9 @@ pub(crate) enum Command {
         /// The tenant of the stream
         #[arg(long, value_name = "NAME", default_value = "default", conflicts_with = "all")]
         tenant: TenantName,
-        #[arg(long, value_enum, default_value = "jsonl")]
-        format: FormatArg,
+        /// How the records are written [default: jsonl.gz if the file's name ends in .gz, else jsonl]
+        #[arg(long, value_enum)]
+        format: Option<FormatArg>,
         /// The file to create [default: standard output]
         #[arg(long, short, value_name = "FILE")]
         output: Option<PathBuf>,

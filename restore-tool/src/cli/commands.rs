@@ -185,15 +185,17 @@ struct Export<'a> {
     branch: &'a BranchName,
     target: &'a Target,
     streams: &'a Streams,
-    format: FormatArg,
+    format: Option<FormatArg>,
     output: Option<&'a Path>,
 }
 
 async fn export(store: &Store, export: Export<'_>, as_json: bool) -> Result {
     let Export { branch, target, streams, format, output } = export;
+    let is_named_gz = output.is_some_and(|path| path.extension().is_some_and(|extension| extension == "gz"));
     let format = match format {
-        FormatArg::Jsonl => ExportFormat::Jsonl,
-        FormatArg::JsonlGz => ExportFormat::JsonlGz,
+        Some(FormatArg::JsonlGz) => ExportFormat::JsonlGz,
+        None if is_named_gz => ExportFormat::JsonlGz,
+        Some(FormatArg::Jsonl) | None => ExportFormat::Jsonl,
     };
     let progress = Progress::new("exporting");
     let mut out: Box<dyn Write + Send> = match output {

@@ -7,11 +7,11 @@ use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use duramen_archive::{
-    Blocking, BranchView, Closed, Committer, History, HistoryOptions, Identity, Owner, SegmentCache, Store,
-    StoreOptions,
+    Blocking, BranchView, Closed, ClosedTimes, Committer, History, HistoryOptions, Identity, Owner,
+    SegmentCache, Store, StoreOptions,
 };
 use duramen_archiver::ShardArchiver;
-use duramen_types::{ArchiveId, BranchName, ClusterId, Compression};
+use duramen_types::{ArchiveId, BranchName, ClusterId, Compression, HybridTime};
 use tokio::sync::Semaphore;
 
 use super::trouble::Part;
@@ -115,6 +115,9 @@ impl Shared {
         // What was closed stays closed, whatever the clock says.
         self.clock.recover(last_closed.unwrap_or_default());
         *self.last_closed.lock() = last_closed;
+        // Of an idle node no round would say it.
+        let closed = ClosedTimes::of(&view).await.map_err(text)?.latest();
+        *self.closed_through.lock() = Some(closed).filter(|closed| *closed > HybridTime::ZERO);
         let history = open_history(&view, settings.hydrated.clone(), &settings.archive, settings.blocking);
         let archiver = duramen_archiver::Settings {
             archive,
