@@ -6,6 +6,7 @@
 //! - [`observe`] is what a node shows, in the model's words.
 
 mod clock;
+mod count;
 mod driver;
 mod model;
 pub mod observe;
@@ -14,6 +15,7 @@ mod store;
 mod world;
 
 pub use clock::SimClock;
+pub use count::{Bill, CountingStore};
 pub use driver::driver;
 pub use model::{Log, Past, Seen, Stream};
 pub use player::{Player, stream_ref};

@@ -1,5 +1,7 @@
 //! Damage in the local log: found at the start, named, repaired from the archive, and the node goes on.
 
+#![expect(clippy::disallowed_methods, reason = "the test puts an archive away and back")]
+
 use std::io::{Seek, SeekFrom, Write};
 use std::path::Path;
 use std::process::{Command, Output, Stdio};
