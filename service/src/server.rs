@@ -1,6 +1,7 @@
 //! The listeners: bound before anything else happens, served until the node is told to stop, drained within a limit.
 
 mod accept;
+mod body;
 
 use std::io;
 use std::net::SocketAddr;
@@ -8,8 +9,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Router;
-use axum::body::Body;
-use axum::http::{Request, header};
+use axum::http::{HeaderMap, header};
 use tokio::net::TcpListener;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
@@ -19,6 +19,8 @@ use crate::config::{Config, Listen};
 use crate::edge::Edge;
 use crate::telemetry::{Metrics, Port};
 use accept::{Acceptor, Routers};
+pub(crate) use body::Cut;
+use body::Receiving;
 
 /// How often what histograms collected is folded.
 const UPKEEP: Duration = Duration::from_secs(5);
@@ -83,11 +85,17 @@ impl Listeners {
         let closing = CancellationToken::new();
         let span = tracing::info_span!("node", node = config.node.id);
         let edge = Arc::new(Edge::new(node, Arc::clone(&config), Arc::clone(&metrics), stopping.clone()));
+        let receiving = Receiving::new(
+            usize::try_from(config.log.byte_budget.as_u64()).unwrap_or(usize::MAX),
+            config.listen.header_timeout,
+            Arc::clone(&metrics),
+        );
         let clients = Acceptor {
             listener: self.clients.0,
             routers: Routers {
                 http: crate::http::router(&edge),
                 grpc: Some(crate::grpc::router(&edge).await?),
+                receiving: receiving.clone(),
             },
             port: Port::Clients,
             metrics: Arc::clone(&metrics),
@@ -97,7 +105,7 @@ impl Listeners {
         };
         let admin = Acceptor {
             listener: self.admin.0,
-            routers: Routers { http: crate::admin::router(&edge), grpc: None },
+            routers: Routers { http: crate::admin::router(&edge), grpc: None, receiving },
             port: Port::Admin,
             metrics: Arc::clone(&metrics),
             limits: config.listen.clone(),
@@ -197,19 +205,16 @@ impl Drop for Serving {
 }
 
 /// Whether a request is for gRPC rather than for HTTP/JSON.
-fn is_grpc(request: &Request<Body>) -> bool {
-    request
-        .headers()
-        .get(header::CONTENT_TYPE)
-        .is_some_and(|kind| kind.as_bytes().starts_with(b"application/grpc"))
+fn is_grpc(headers: &HeaderMap) -> bool {
+    headers.get(header::CONTENT_TYPE).is_some_and(|kind| kind.as_bytes().starts_with(b"application/grpc"))
 }
 
 impl Routers {
-    /// The router for a request.
-    fn route(&self, request: &Request<Body>) -> Router {
+    /// The router for a request, and whether it is that of gRPC.
+    fn route(&self, headers: &HeaderMap) -> (Router, bool) {
         match &self.grpc {
-            Some(grpc) if is_grpc(request) => grpc.clone(),
-            _ => self.http.clone(),
+            Some(grpc) if is_grpc(headers) => (grpc.clone(), true),
+            _ => (self.http.clone(), false),
         }
     }
 }

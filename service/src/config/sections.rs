@@ -52,7 +52,8 @@ section! {
         allow_insecure: bool = false;
         /// Connections open at once on each port; one more waits in the kernel's queue until another closes.
         connections: usize = 4096, in 1 => 1_000_000;
-        /// How long a client may take to send a request's headers before its connection is closed.
+        /// How long a client may take to send a request's headers before its connection is closed. A body or a gRPC message is
+        /// refused where it pauses for longer than this, or comes slower than 64 KiB/s for longer than this.
         header_timeout: Duration = 10 * SECOND, in SECOND => 600 * SECOND;
         /// The largest header block of a request, in bytes; a larger one is refused.
         header_limit: ByteSize = ByteSize::kib(32), in ByteSize::kib(8) => ByteSize::mib(1);
@@ -99,8 +100,9 @@ section! {
         /// The largest batch, in bytes as sent. It also bounds the messages and bodies that are accepted. A larger
         /// one is refused with `batch_too_large`.
         batch_limit: ByteSize = ByteSize::mib(10), in ByteSize::kib(1) => ByteSize::mib(64);
-        /// Memory, in bytes, for everything received and not yet acknowledged, in the whole process. Over it, a
-        /// single append is refused with `resource_exhausted` and a session has to wait.
+        /// Memory, in bytes, for appends that are received and not yet acknowledged, in the whole process, and as much
+        /// again for requests that are not received completely. Over it, a single append is refused with
+        /// `resource_exhausted` and a session has to wait.
         byte_budget: ByteSize = ByteSize::mib(128), in ByteSize::mib(1) => ByteSize::tib(1);
         /// What an append waits for when neither it nor its stream says: `local` (fsynced here), `quorum` (fsynced
         /// by a majority) or `archived` (in the object store too).

@@ -40,10 +40,15 @@ fn wire_error(error: &Error) -> v1::Error {
     }
 }
 
+/// An error as the status of a call, without what the node adds to its answers.
+pub(crate) fn status(error: &Error) -> Status {
+    status_of(&wire_error(error))
+}
+
 /// The status of a failed call, with the error in its details; the error is counted.
 fn refuse(edge: &Edge, error: &Error) -> Status {
     edge.metrics.failed(error.code);
-    let mut status = status_of(&wire_error(error));
+    let mut status = status(error);
     service::stamp(edge, status.metadata_mut());
     tracing::debug!(code = error.code.as_str(), "a call failed");
     status

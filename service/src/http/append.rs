@@ -92,6 +92,7 @@ impl From<Appended> for AppendedJson {
     responses(
         (status = 200, description = "Appended, as durable as asked for", body = AppendedJson),
         (status = 409, description = "`producer_fenced`, `out_of_order_sequence`, `unknown_producer`", body = ErrorBody),
+        (status = 408, description = "`unavailable`: the body stopped coming", body = ErrorBody),
         (status = 412, description = "`offset_mismatch` with the actual `tail`, or `fenced`", body = ErrorBody),
         (status = 413, description = "`record_too_large` or `batch_too_large`", body = ErrorBody),
         (status = 429, description = "`resource_exhausted`: try again later", body = ErrorBody),
@@ -108,10 +109,7 @@ pub(super) async fn append_records(
     let stream = stream_ref(&tenant, &stream)?;
     let headers = request.headers().clone();
     let options = Options::of(&query, &headers)?;
-    let declared = headers.get(header::CONTENT_LENGTH).and_then(|length| length.to_str().ok()?.parse().ok());
-    let limit = body_limit(&edge);
-    let room = edge.node.receive(declared.map_or(limit, |length: u64| length.min(limit)))?;
-    let body = receive(request, limit).await?;
+    let body = receive(request, body_limit(&edge)).await?;
     let records = records(&query, &headers, body)?;
     let request = AppendRequest {
         stream,
@@ -123,8 +121,7 @@ pub(super) async fn append_records(
         // The middleware has merged what the client has seen.
         seen: HybridTime::ZERO,
     };
-    // What the body took of the budget becomes the batch's share.
-    let pending = edge.node.append_received(request, room).await?;
+    let pending = edge.node.append(request, false).await?;
     Ok(Json(pending.acknowledged().await?.into()))
 }
 
@@ -142,8 +139,7 @@ async fn receive(request: Request, limit: u64) -> Result<Bytes, Failure> {
     let mut chunks = request.into_body().into_data_stream();
     let mut body = BytesMut::new();
     while let Some(chunk) = chunks.next().await {
-        let chunk =
-            chunk.map_err(|error| Failure::invalid(format!("the body could not be read: {error}")))?;
+        let chunk = chunk.map_err(|error| Failure::body_ended(&error))?;
         if body.len().saturating_add(chunk.len()) > limit {
             let drop_rest = async {
                 let mut dropped = 0_usize;

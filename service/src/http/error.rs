@@ -11,6 +11,7 @@ use utoipa::ToSchema;
 
 use crate::api::{Code, Error};
 use crate::edge::wire_code;
+use crate::server::Cut;
 
 /// A failed request; it becomes the response.
 #[derive(Debug, Clone)]
@@ -132,6 +133,15 @@ impl Failure {
         Error::new(Code::BatchTooLarge, message).into()
     }
 
+    /// A body that could not be received to its end.
+    pub(super) fn body_ended(error: &(dyn std::error::Error + 'static)) -> Self {
+        match Cut::of(error) {
+            Some(cut @ Cut::TooSlow) => Self::from(Error::from(cut)).with_status(StatusCode::REQUEST_TIMEOUT),
+            Some(cut @ Cut::NoRoom) => Error::from(cut).into(),
+            None => Self::invalid(format!("the body could not be read: {error}")),
+        }
+    }
+
     /// The same error under another status, for what HTTP itself has a word for.
     pub(crate) const fn with_status(mut self, status: StatusCode) -> Self {
         self.status = Some(status);
@@ -188,7 +198,7 @@ impl From<BytesRejection> for Failure {
                 "the body is larger than this node takes (twice log.batch_limit): send less at once";
             return Error::new(Code::BatchTooLarge, message).into();
         }
-        Self::invalid(format!("the body could not be read: {}", rejection.body_text()))
+        Self::body_ended(&rejection)
     }
 }
 

@@ -86,30 +86,6 @@ impl Node {
     /// Where the node's byte budget is used up it waits if `wait` is set (a session's backpressure), and else fails
     /// with [`Code::ResourceExhausted`].
     pub async fn append(&self, request: AppendRequest, wait: bool) -> Result<PendingAppend> {
-        self.append_with(request, wait, None).await
-    }
-
-    /// The same for an append whose body was received under a share of the byte budget: the batch keeps of it what it
-    /// needs. Does not wait.
-    pub(crate) async fn append_received(
-        &self,
-        request: AppendRequest,
-        room: OwnedSemaphorePermit,
-    ) -> Result<PendingAppend> {
-        self.append_with(request, false, Some(room)).await
-    }
-
-    /// A share of the byte budget for a body of at most `bytes`, until it is dropped.
-    pub(crate) fn receive(&self, bytes: u64) -> Result<OwnedSemaphorePermit> {
-        self.try_budget(usize::try_from(bytes).unwrap_or(usize::MAX))
-    }
-
-    async fn append_with(
-        &self,
-        request: AppendRequest,
-        wait: bool,
-        room: Option<OwnedSemaphorePermit>,
-    ) -> Result<PendingAppend> {
         self.observe_time(request.seen)?;
         let admitted = self.clock().wall().monotonic();
         super::users_only(&request.stream)?;
@@ -129,7 +105,7 @@ impl Node {
         let batch = self
             .admit(request.payload, request.producer, timestamps)
             .map_err(|error| invalid(&request.stream, &error))?;
-        let budget = self.take_budget(batch.bytes().len(), wait, room).await?;
+        let budget = self.take_budget(batch.bytes().len(), wait).await?;
         let header = BatchHeader {
             stream: id,
             records: batch.count(),
@@ -218,20 +194,7 @@ impl Node {
         })
     }
 
-    async fn take_budget(
-        &self,
-        bytes: usize,
-        wait: bool,
-        room: Option<OwnedSemaphorePermit>,
-    ) -> Result<OwnedSemaphorePermit> {
-        if let Some(mut room) = room {
-            let lacking = bytes.min(self.settings().byte_budget).saturating_sub(room.num_permits());
-            if lacking > 0 {
-                room.merge(self.try_budget(lacking)?);
-            }
-            // The body is gone: what the batch doesn't need of its share goes back.
-            return Ok(room.split(bytes).unwrap_or(room));
-        }
+    async fn take_budget(&self, bytes: usize, wait: bool) -> Result<OwnedSemaphorePermit> {
         if wait {
             return Ok(Arc::clone(self.budget())
                 .acquire_many_owned(self.permits(bytes))

@@ -22,6 +22,7 @@ use tokio_util::sync::CancellationToken;
 use tower::ServiceExt as _;
 use tracing::{Instrument as _, Span};
 
+use super::body::{Received, Receiving};
 use crate::config::Listen;
 use crate::telemetry::{Metrics, Port};
 
@@ -45,6 +46,7 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 pub(super) struct Routers {
     pub(super) http: Router,
     pub(super) grpc: Option<Router>,
+    pub(super) receiving: Receiving,
 }
 
 /// A listener and all that its connections need.
@@ -148,8 +150,9 @@ async fn first_bytes(stream: &mut TcpStream) -> io::Result<Vec<u8>> {
 }
 
 async fn answer(routers: Routers, request: Request<Incoming>) -> Result<Response<Body>, Infallible> {
-    let request = request.map(Body::new);
-    routers.route(&request).oneshot(request).await
+    let (router, is_grpc) = routers.route(request.headers());
+    let request = request.map(|body| Body::new(Received::new(body, is_grpc, routers.receiving.clone())));
+    router.oneshot(request).await
 }
 
 async fn http1_connection<T>(

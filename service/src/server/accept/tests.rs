@@ -25,7 +25,11 @@ async fn start(limits: Listen, http: Router) -> Running {
     let (metrics, stop) = (Arc::new(Metrics::new()), CancellationToken::new());
     let acceptor = Acceptor {
         listener,
-        routers: Routers { http, grpc: None },
+        routers: Routers {
+            http,
+            grpc: None,
+            receiving: Receiving::new(1 << 20, limits.header_timeout, Arc::clone(&metrics)),
+        },
         port: Port::Clients,
         metrics: Arc::clone(&metrics),
         limits,
