@@ -9,7 +9,7 @@ use std::sync::Arc;
 
 use anyhow::Context as _;
 use clap::{CommandFactory as _, Parser as _};
-use duramen_archive::{BranchView, Random, Store, StoreOptions};
+use duramen_archive::{BranchView, LOG_DIRECTIVES, Random, Store, StoreOptions};
 use duramen_archiver::collect_orphans;
 use duramen_types::{BranchName, Clock, SystemClock};
 
@@ -18,7 +18,7 @@ use self::cli::{Cli, Command, EXIT_USAGE};
 fn main() -> ExitCode {
     let cli = Cli::parse();
     tracing_subscriber::fmt()
-        .with_max_level(tracing::Level::WARN)
+        .with_env_filter(format!("warn,{LOG_DIRECTIVES}"))
         .with_writer(std::io::stderr)
         .with_ansi(std::io::stderr().is_terminal())
         .init();

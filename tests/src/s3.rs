@@ -205,6 +205,10 @@ impl S3Server {
         }
     }
 
+    pub(crate) fn credentials(&self) -> &Credentials {
+        &self.credentials
+    }
+
     pub fn kind(&self) -> ServerKind {
         match self.server {
             Server::External => ServerKind::External,
@@ -265,7 +269,7 @@ impl Credentials {
 }
 
 /// The status and body of the answer to a request.
-fn ask(request: hyper::Request<String>) -> Result<(u16, String)> {
+pub(crate) fn ask(request: hyper::Request<String>) -> Result<(u16, String)> {
     let agent = ureq::Agent::config_builder().http_status_as_error(false);
     let agent = agent.timeout_global(Some(Duration::from_secs(30))).build().new_agent();
     let uri = request.uri().clone();

@@ -59,10 +59,16 @@ pub enum Error {
     #[error("{0}: the bucket or container does not exist: create it, or correct the archive's URL")]
     NoBucket(At),
     #[error(
-        "{at}: no usable credentials: {reason}; set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, AWS_PROFILE, a web \
-         identity or an instance role, or `anonymous` for a public bucket"
+        "{at}: no usable credentials: {reason}; mend that, or set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, \
+         AWS_PROFILE, a web identity, a container's or an instance's role, or `anonymous` for a public bucket"
     )]
     NoCredentials { at: At, reason: String },
+    /// What gives the credentials did not answer; no request was sent to the store.
+    #[error(
+        "{at}: no credentials can be had for now ({attempts} attempts): {reason}; if it lasts, see why they don't come \
+         from there"
+    )]
+    NoCredentialsNow { at: At, attempts: u32, reason: String },
     #[error(
         "{at}: the store throttles requests ({attempts} attempts): {reason}; they are tried again later; if it lasts, \
          raise the request limit of the store or archive less often"
@@ -131,7 +137,13 @@ pub enum Error {
 impl Error {
     /// Whether the same call may succeed later without anyone's doing.
     pub const fn is_retryable(&self) -> bool {
-        matches!(self, Self::Throttled { .. } | Self::Unavailable { .. } | Self::Lost { .. })
+        matches!(
+            self,
+            Self::Throttled { .. }
+                | Self::Unavailable { .. }
+                | Self::NoCredentialsNow { .. }
+                | Self::Lost { .. }
+        )
     }
 
     /// Whether the failed call may have changed the archive all the same.

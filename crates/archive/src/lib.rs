@@ -37,8 +37,8 @@ pub use owner::Owner;
 pub use paths::ObjectKey;
 pub use random::Random;
 pub use store::{
-    CheckReport, Checksum, Limits, Listed, MAX_PUT_BYTES, Probe, ProbeOutcome, RequestCount, Store,
-    StoreOptions,
+    CheckReport, Checksum, LOG_DIRECTIVES, Limits, Listed, MAX_PUT_BYTES, Probe, ProbeOutcome, RequestCount,
+    Store, StoreOptions,
 };
 pub use verdict::{Depth, Finding, Verdict, VerifiedShard};
 pub use view::{BranchView, ShardView, ViewCursor, ViewRow, ViewSnapshot};

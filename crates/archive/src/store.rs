@@ -27,6 +27,7 @@ use object_store::path::Path;
 
 pub use check::{CheckReport, Probe, ProbeOutcome};
 pub use count::RequestCount;
+pub use credentials::LOG_DIRECTIVES;
 pub use options::{Checksum, StoreOptions};
 
 use crate::{At, Error, FormatError, ObjectKey, Operation, Random, Result};

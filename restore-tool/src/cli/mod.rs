@@ -9,6 +9,7 @@ use std::io::IsTerminal as _;
 use std::process::ExitCode;
 
 use clap::Parser as _;
+use duramen_archive::LOG_DIRECTIVES;
 use duramen_restore::Error;
 
 use self::args::Cli;
@@ -51,7 +52,7 @@ pub(crate) fn run() -> ExitCode {
     let cli = Cli::parse();
     let as_json = cli.common.json;
     tracing_subscriber::fmt()
-        .with_max_level(tracing::Level::WARN)
+        .with_env_filter(format!("warn,{LOG_DIRECTIVES}"))
         .with_writer(std::io::stderr)
         .with_ansi(std::io::stderr().is_terminal())
         .init();

@@ -5,6 +5,7 @@
 
 use std::io::IsTerminal as _;
 
+use duramen_archive::LOG_DIRECTIVES;
 use tracing_subscriber::layer::{Layer as _, SubscriberExt as _};
 use tracing_subscriber::util::SubscriberInitExt as _;
 use tracing_subscriber::{EnvFilter, Registry, reload};
@@ -47,7 +48,7 @@ impl LogLevel {
 
 fn filter(level: &str) -> Result<EnvFilter, Error> {
     // The libraries' own news at `info` would bury the node's; directives that name them win over this.
-    let directives = format!("openraft=warn,tokio_cron_scheduler=warn,{level}");
+    let directives = format!("openraft=warn,tokio_cron_scheduler=warn,{LOG_DIRECTIVES},{level}");
     EnvFilter::builder().parse(&directives).map_err(|source| Error::Level { level: level.to_owned(), source })
 }
 

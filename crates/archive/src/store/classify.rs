@@ -47,7 +47,12 @@ fn classify_by_causes(at: At, error: &StoreError) -> Error {
     let mut cause: Option<&(dyn StdError + 'static)> = Some(error);
     while let Some(found) = cause {
         if let Some(missing) = found.downcast_ref::<NoCredentials>() {
-            return Error::NoCredentials { at, reason: missing.0.clone() };
+            let reason = missing.reason.clone();
+            return if missing.passes {
+                Error::NoCredentialsNow { at, attempts: 1, reason }
+            } else {
+                Error::NoCredentials { at, reason }
+            };
         }
         if let Some(http) = found.downcast_ref::<HttpError>() {
             return match http.kind() {

@@ -1,22 +1,28 @@
 //! Credentials for S3 from the whole chain of `aws-config`: environment, profile, SSO, web identity, ECS, IMDS.
 
+mod failure;
+
 use std::sync::Arc;
 use std::time::{Duration, UNIX_EPOCH};
 
 use async_trait::async_trait;
+use aws_credential_types::Credentials;
 use aws_credential_types::provider::{ProvideCredentials, SharedCredentialsProvider};
 use duramen_types::{Clock, HybridTime};
 use object_store::CredentialProvider;
 use object_store::aws::AwsCredential;
 use tokio::sync::Mutex;
 
+pub(crate) use self::failure::{NoCredentials, causes};
+
 /// Fetched anew this long before they expire, so that no request is signed with ones about to lapse.
 const REFRESH_BEFORE: Duration = Duration::from_secs(300);
+/// How long those that are still valid are used after new ones were not to be had.
+const ASK_AGAIN: Duration = Duration::from_secs(30);
 
-/// What the chain gave, or why it gave nothing; found again by the classification of errors.
-#[derive(Debug, thiserror::Error)]
-#[error("{0}")]
-pub(crate) struct NoCredentials(pub String);
+/// Directives for a program's `tracing` filter: what this crate's errors say anyway, a library would also print, with the
+/// whole answer of a server.
+pub const LOG_DIRECTIVES: &str = "aws_config::meta=error,aws_config::profile=error,aws_config::sso=error,aws_config::web_identity_token=error";
 
 #[derive(Debug)]
 pub(crate) struct Chain {
@@ -30,11 +36,29 @@ pub(crate) struct Chain {
 struct Cached {
     credential: Arc<AwsCredential>,
     refresh_at: HybridTime,
+    expires_at: HybridTime,
 }
 
 impl Chain {
     pub(crate) fn new(provider: SharedCredentialsProvider, clock: Arc<dyn Clock>) -> Self {
         Self { provider, clock, cached: Mutex::new(None) }
+    }
+}
+
+impl Cached {
+    fn of(fresh: &Credentials) -> Self {
+        let credential = Arc::new(AwsCredential {
+            key_id: fresh.access_key_id().to_owned(),
+            secret_key: fresh.secret_access_key().to_owned(),
+            token: fresh.session_token().map(str::to_owned),
+        });
+        match fresh.expiry().and_then(|at| at.duration_since(UNIX_EPOCH).ok()) {
+            Some(since_1970) => {
+                let expires_at = HybridTime::ZERO.after(since_1970);
+                Self { credential, refresh_at: expires_at.before(REFRESH_BEFORE), expires_at }
+            }
+            None => Self { credential, refresh_at: HybridTime::MAX, expires_at: HybridTime::MAX },
+        }
     }
 }
 
@@ -49,45 +73,30 @@ impl CredentialProvider for Chain {
         {
             return Ok(Arc::clone(&found.credential));
         }
-        let fresh = self.provider.provide_credentials().await.map_err(|error| {
-            object_store::Error::Generic { store: "S3", source: Box::new(NoCredentials(causes(&error))) }
-        })?;
-        let credential = Arc::new(AwsCredential {
-            key_id: fresh.access_key_id().to_owned(),
-            secret_key: fresh.secret_access_key().to_owned(),
-            token: fresh.session_token().map(str::to_owned),
-        });
-        let refresh_at = match fresh.expiry().and_then(|at| at.duration_since(UNIX_EPOCH).ok()) {
-            Some(since_1970) => HybridTime::ZERO.after(since_1970).before(REFRESH_BEFORE),
-            None => HybridTime::MAX,
+        let error = match self.provider.provide_credentials().await {
+            Ok(fresh) => {
+                let fresh = cached.insert(Cached::of(&fresh));
+                return Ok(Arc::clone(&fresh.credential));
+            }
+            Err(error) => NoCredentials::because_of(&error),
         };
-        *cached = Some(Cached { credential: Arc::clone(&credential), refresh_at });
-        Ok(credential)
-    }
-}
-
-/// An error with everything that caused it, in one line.
-pub(crate) fn causes(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut next = error.source();
-    while let Some(cause) = next {
-        let cause_text = cause.to_string();
-        // Many libraries repeat their cause in their own message.
-        if !text.contains(&cause_text) {
-            text.push_str(": ");
-            text.push_str(&cause_text);
+        let now = self.clock.now();
+        match cached.as_mut() {
+            // What gives credentials may be away for a moment, and these last until then.
+            Some(found) if now < found.expires_at => {
+                tracing::warn!(%error, "new credentials can't be had; those of before are used while they last");
+                found.refresh_at = now.after(ASK_AGAIN).min(found.expires_at);
+                Ok(Arc::clone(&found.credential))
+            }
+            _ => Err(object_store::Error::Generic { store: "S3", source: Box::new(error) }),
         }
-        next = cause.source();
     }
-    text
 }
 
 #[cfg(test)]
 mod tests {
-    use std::sync::atomic::{AtomicU64, Ordering};
-    use std::time::Duration;
+    use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
-    use aws_credential_types::Credentials;
     use aws_credential_types::provider::error::CredentialsError;
     use aws_credential_types::provider::future;
 
@@ -112,6 +121,7 @@ mod tests {
     struct Hourly {
         time: Time,
         given: AtomicU64,
+        is_away: Arc<AtomicBool>,
     }
 
     impl ProvideCredentials for Hourly {
@@ -119,6 +129,10 @@ mod tests {
         where
             Self: 'a,
         {
+            if self.is_away.load(Ordering::SeqCst) {
+                let error = CredentialsError::provider_error("StatusCode(503)");
+                return future::ProvideCredentials::ready(Err(error));
+            }
             let given = self.given.fetch_add(1, Ordering::SeqCst);
             let expiry = UNIX_EPOCH + self.time.monotonic() + Duration::from_secs(3600);
             let name = given.to_string();
@@ -147,8 +161,7 @@ mod tests {
     #[tokio::test]
     async fn credentials_are_kept_until_shortly_before_they_expire() {
         let time = Time::default();
-        let provider =
-            SharedCredentialsProvider::new(Hourly { time: time.clone(), given: AtomicU64::new(0) });
+        let provider = SharedCredentialsProvider::new(Hourly { time: time.clone(), ..Hourly::default() });
         let chain = Chain::new(provider, Arc::new(time.clone()));
         let name_at = async |seconds: u64| {
             time.0.store(seconds, Ordering::SeqCst);
@@ -158,6 +171,34 @@ mod tests {
         assert_eq!(name_at(3299).await, "0");
         assert_eq!(name_at(3300).await, "1");
         assert_eq!(name_at(3301).await, "1");
+    }
+
+    #[tokio::test]
+    async fn credentials_are_used_until_they_expire_while_new_ones_cannot_be_had() {
+        let time = Time::default();
+        let hourly = Hourly { time: time.clone(), ..Hourly::default() };
+        let is_away = Arc::clone(&hourly.is_away);
+        let chain = Chain::new(SharedCredentialsProvider::new(hourly), Arc::new(time.clone()));
+        let name_at = async |seconds: u64| {
+            time.0.store(seconds, Ordering::SeqCst);
+            chain.get_credential().await.map(|credential| credential.key_id.clone())
+        };
+        assert_eq!(name_at(0).await.unwrap(), "0");
+        is_away.store(true, Ordering::SeqCst);
+        assert_eq!(name_at(3300).await.unwrap(), "0");
+        assert_eq!(name_at(3599).await.unwrap(), "0");
+        let at = crate::At { operation: crate::Operation::Read, key: "k".into(), url: "s3://b".into() };
+        let error = super::super::classify::classify(at, &name_at(3600).await.unwrap_err());
+        assert!(matches!(error, crate::Error::NoCredentialsNow { .. }), "{error}");
+        assert!(error.is_retryable() && !error.may_have_had_effect(), "{error}");
+        // Back again, the next request has new ones; and not each request asks while it is away.
+        is_away.store(false, Ordering::SeqCst);
+        assert_eq!(name_at(3601).await.unwrap(), "1");
+        is_away.store(true, Ordering::SeqCst);
+        assert_eq!(name_at(6902).await.unwrap(), "1");
+        is_away.store(false, Ordering::SeqCst);
+        assert_eq!(name_at(6931).await.unwrap(), "1");
+        assert_eq!(name_at(6932).await.unwrap(), "2");
     }
 
     #[tokio::test]

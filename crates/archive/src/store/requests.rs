@@ -94,7 +94,10 @@ impl Store {
 impl Error {
     /// The same error, saying how often it was tried.
     fn after(mut self, count: u32) -> Self {
-        if let Self::Throttled { attempts, .. } | Self::Unavailable { attempts, .. } = &mut self {
+        if let Self::Throttled { attempts, .. }
+        | Self::Unavailable { attempts, .. }
+        | Self::NoCredentialsNow { attempts, .. } = &mut self
+        {
             *attempts = count;
         }
         self
