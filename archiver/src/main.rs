@@ -11,7 +11,7 @@ use anyhow::Context as _;
 use clap::{CommandFactory as _, Parser as _};
 use duramen_archive::{BranchView, LOG_DIRECTIVES, Random, Store, StoreOptions};
 use duramen_archiver::collect_orphans;
-use duramen_types::{BranchName, Clock, SystemClock};
+use duramen_types::{BranchName, Clock, SystemClock, counted};
 
 use self::cli::{Cli, Command, EXIT_USAGE};
 
@@ -76,7 +76,8 @@ async fn orphans(store: &Store, branch: &BranchName, delete: bool, json: bool) -
             say(&report.to_string())?;
         } else {
             let verb = if delete { "deleted" } else { "found" };
-            say(&format!("shard {shard}: {verb} {} orphans of {} bytes", found.keys.len(), found.bytes))?;
+            let orphans = counted(found.keys.len(), "orphan");
+            say(&format!("shard {shard}: {verb} {orphans} of {}", counted(found.bytes, "byte")))?;
             for key in found.keys {
                 say(&format!("  {key}"))?;
             }

@@ -11,7 +11,9 @@ use duramen_archive::{
     Random, SegmentCache, Store,
 };
 use duramen_archiver::{Cut, Settings, ShardArchiver};
-use duramen_types::{BranchName, Clock, Compression, Entry, HybridTime, Index, NodeId, SegmentId, ShardId};
+use duramen_types::{
+    BranchName, Clock, Compression, Entry, HybridTime, Index, NodeId, SegmentId, ShardId, counted,
+};
 use duramen_wal::datadir::DataDir;
 use duramen_wal::{RealDisk, Wal, WalOptions};
 use tokio::sync::Semaphore;
@@ -105,11 +107,11 @@ pub async fn run(
             say(&report.to_string())?;
         } else {
             say(&format!(
-                "shard {shard}: {} entries with {} records in {} segments of {} bytes; archived to index {}",
-                cut.entries,
-                cut.records,
-                cut.segments,
-                cut.bytes,
+                "shard {shard}: {} with {} in {} of {}; archived to index {}",
+                counted(cut.entries, "entry"),
+                counted(cut.records, "record"),
+                counted(cut.segments, "segment"),
+                counted(cut.bytes, "byte"),
                 archiver.end()
             ))?;
         }

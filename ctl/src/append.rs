@@ -7,7 +7,9 @@ use std::time::Duration;
 
 use bytesize::ByteSize;
 use duramen_client::{AckFuture, Appended, Appender, AppenderOptions, Client, Error};
-use duramen_types::{Acknowledgement, Clock as _, HybridTime, Offset, StreamName, SystemClock, TenantName};
+use duramen_types::{
+    Acknowledgement, Clock as _, HybridTime, Offset, StreamName, SystemClock, TenantName, counted,
+};
 use futures::FutureExt as _;
 use indicatif::{ProgressBar, ProgressStyle};
 use serde_json::{Value, json};
@@ -357,8 +359,8 @@ impl Run<'_> {
             self.targets.iter().map(row).collect(),
         )?;
         output::line(&format!(
-            "{} records, {} in {seconds:.1} s ({records_per_second} records/s, {}/s)",
-            self.records,
+            "{}, {} in {seconds:.1} s ({records_per_second} records/s, {}/s)",
+            counted(self.records, "record"),
             ByteSize(self.bytes),
             ByteSize(bytes_per_second),
         ))
@@ -421,12 +423,13 @@ impl Progress {
             Self::Bar(bar) => {
                 bar.set_position(bytes);
                 if records.is_multiple_of(1000) {
-                    bar.set_message(format!("{records} records"));
+                    bar.set_message(counted(records, "record"));
                 }
             }
             Self::Lines { next } if elapsed >= *next => {
                 *next = elapsed + REPORT_EVERY;
-                eprintln!("{records} records, {} after {:.0} s", ByteSize(bytes), elapsed.as_secs_f64());
+                let records = counted(records, "record");
+                eprintln!("{records}, {} after {:.0} s", ByteSize(bytes), elapsed.as_secs_f64());
             }
             Self::Lines { .. } | Self::Silent => {}
         }

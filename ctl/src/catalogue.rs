@@ -92,7 +92,7 @@ pub async fn cursor(client: &Client, command: &CursorCommand, as_json: bool) -> 
             output::visible(&cursor.name),
             cursor.offset.to_string(),
             cursor.lag_records.to_string(),
-            humantime::format_duration(whole_millis(cursor.lag)).to_string(),
+            when::format_duration(whole_millis(cursor.lag)),
             when::format(cursor.committed),
         ]
     };
@@ -191,7 +191,7 @@ fn show_stream(stream: &StreamInfo, as_json: bool) -> Result<(), Failure> {
         (
             "retention by age",
             effective.retention.age_seconds.map_or("none".to_owned(), |seconds| {
-                humantime::format_duration(std::time::Duration::from_secs(seconds)).to_string()
+                when::format_duration(std::time::Duration::from_secs(seconds))
             }),
         ),
         (

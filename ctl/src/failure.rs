@@ -3,7 +3,7 @@
 use std::io;
 use std::time::Duration;
 
-use duramen_client::{Error, ErrorCode};
+use duramen_client::{Error, ErrorCode, when};
 use serde_json::json;
 
 use crate::wait::Awaited;
@@ -49,7 +49,7 @@ impl Failure {
 
     /// Nothing was heard for as long as one would wait.
     pub fn timeout(awaited: &Awaited<'_>, timeout: Duration) -> Self {
-        let longest = humantime::format_duration(timeout);
+        let longest = when::format_duration(timeout);
         let (code, effect, exit, outcome) = match awaited.is_change {
             true => (
                 ErrorCode::UnknownOutcome,

@@ -22,10 +22,14 @@ pub fn line(text: &str) -> Result<(), Failure> {
 
 /// Prints rows under their headings.
 pub fn table(headings: &[&str], rows: Vec<Vec<String>>) -> Result<(), Failure> {
+    line(&table_text(headings, rows))
+}
+
+fn table_text(headings: &[&str], rows: Vec<Vec<String>>) -> String {
     let mut table = new_table();
     table.set_header(headings.iter().map(|heading| heading.to_uppercase()));
     table.add_rows(rows);
-    line(&table.to_string())
+    table.to_string()
 }
 
 /// Prints names and their values.
@@ -46,12 +50,17 @@ fn new_table() -> Table {
 
 /// Prints any JSON document: nested names joined by dots, and each list of objects as a table of its own.
 pub fn document(document: &Value) -> Result<(), Failure> {
+    line(&document_text(document))
+}
+
+fn document_text(document: &Value) -> String {
     let mut flat = Flat::default();
     flat.add("", document);
-    let mut plain = new_table();
-    plain.add_rows(flat.fields.iter().map(|(name, value)| vec![name.clone(), value.clone()]));
+    let mut parts = Vec::new();
     if !flat.fields.is_empty() {
-        line(&plain.to_string())?;
+        let mut plain = new_table();
+        plain.add_rows(flat.fields.into_iter().map(|(name, value)| vec![name, value]));
+        parts.push(plain.to_string());
     }
     for (name, items) in flat.lists {
         let rows: Vec<Vec<(String, String)>> = items
@@ -75,10 +84,10 @@ pub fn document(document: &Value) -> Result<(), Failure> {
         };
         let cells =
             rows.iter().map(|row| headings.iter().map(|heading| cell(row, heading)).collect()).collect();
-        line(&format!("\n{}", if name.is_empty() { "items" } else { &name }))?;
-        table(&headings, cells)?;
+        let name = if name.is_empty() { "items" } else { &name };
+        parts.push(format!("{name}\n{}", table_text(&headings, cells)));
     }
-    Ok(())
+    parts.join("\n\n")
 }
 
 #[derive(Debug, Default)]
@@ -179,6 +188,21 @@ mod tests {
         let mut row = Flat::default();
         row.add_inline("", &flat.lists[0].1[1]);
         assert!(row.fields.contains(&("extra".to_owned(), "[{\"x\":1}]".to_owned())));
+    }
+
+    #[test]
+    fn a_document_begins_with_its_first_line_and_its_parts_are_a_line_apart() {
+        let text = |document| {
+            let text = document_text(&document);
+            text.lines().map(|line| line.trim().to_owned()).collect::<Vec<_>>()
+        };
+        let snapshots = json!([{ "shard": 3 }]);
+        assert_eq!(text(json!({ "snapshots": snapshots })), ["snapshots", "SHARD", "3"]);
+        assert_eq!(
+            text(json!({ "node": 1, "snapshots": snapshots, "streams": snapshots })),
+            ["node  1", "", "snapshots", "SHARD", "3", "", "streams", "SHARD", "3"]
+        );
+        assert_eq!(text(json!({ "nothing": [] })), ["nothing"]);
     }
 
     #[test]

@@ -5,6 +5,8 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
+use duramen_client::when;
+
 use crate::failure::Failure;
 
 /// Silence that is worth a word.
@@ -80,7 +82,7 @@ impl Patience {
             }
             silence.was_told = true;
             if !self.is_silent {
-                let longest = humantime::format_duration(self.timeout);
+                let longest = when::format_duration(self.timeout);
                 eprintln!("waiting for {}: {} (--timeout {longest})", (awaited.what)(), awaited.why);
             }
         }

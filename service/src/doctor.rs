@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use clap::Args;
 use duramen_restore::Restored;
-use duramen_types::{Index, ShardId};
+use duramen_types::{Index, ShardId, counted};
 use duramen_wal::datadir::DataDir;
 use duramen_wal::{Disk, RealDisk};
 use serde::Serialize;
@@ -242,8 +242,10 @@ fn describe(found: &Diagnosis) -> Result<String, std::fmt::Error> {
         let state = if segment.sealed { "sealed" } else { "open" };
         writeln!(
             out,
-            "  {}  {} bytes, good through byte {}, {state}",
-            segment.file, segment.bytes, segment.good_through
+            "  {}  {}, good through byte {}, {state}",
+            segment.file,
+            counted(segment.bytes, "byte"),
+            segment.good_through
         )?;
     }
     writeln!(out, "\nshards")?;

@@ -118,7 +118,7 @@ fn the_demo_s_commands_name_only_fields_that_another_file_has() {
 
     let said = replay(&directory.path().join("of one stream"), &mine);
     assert!(
-        said.contains("duramenctl append records /") && said.contains("50 records in 1 streams"),
+        said.contains("duramenctl append records /") && said.contains("50 records in 1 stream"),
         "{said}"
     );
 

@@ -3,7 +3,7 @@
 use std::fmt;
 use std::sync::Arc;
 
-use duramen_types::{BranchName, ClusterId, DecodeError, Index, ShardId};
+use duramen_types::{BranchName, ClusterId, DecodeError, Index, ShardId, counted};
 
 /// The result of everything that touches an archive.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
@@ -65,16 +65,20 @@ pub enum Error {
     NoCredentials { at: At, reason: String },
     /// What gives the credentials did not answer; no request was sent to the store.
     #[error(
-        "{at}: no credentials can be had for now ({attempts} attempts): {reason}; if it lasts, see why they don't come \
-         from there"
+        "{at}: no credentials can be had for now ({}): {reason}; if it lasts, see why they don't come from there",
+        counted(.attempts, "attempt")
     )]
     NoCredentialsNow { at: At, attempts: u32, reason: String },
     #[error(
-        "{at}: the store throttles requests ({attempts} attempts): {reason}; they are tried again later; if it lasts, \
-         raise the request limit of the store or archive less often"
+        "{at}: the store throttles requests ({}): {reason}; they are tried again later; if it lasts, \
+         raise the request limit of the store or archive less often",
+        counted(.attempts, "attempt")
     )]
     Throttled { at: At, attempts: u32, reason: String },
-    #[error("{at}: the store is not available ({attempts} attempts): {reason}; check endpoint and network")]
+    #[error(
+        "{at}: the store is not available ({}): {reason}; check endpoint and network",
+        counted(.attempts, "attempt")
+    )]
     Unavailable { at: At, attempts: u32, reason: String },
     #[error("{at}: the store refused the request: {reason}")]
     Refused { at: At, reason: String },

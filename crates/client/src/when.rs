@@ -11,6 +11,8 @@
 //! # Ok::<(), when::Error>(())
 //! ```
 
+use std::time::Duration;
+
 use duramen_types::HybridTime;
 use jiff::Timestamp;
 
@@ -85,6 +87,22 @@ pub fn format_millis(millis: i64) -> String {
     Timestamp::from_millisecond(millis).map_or_else(|_| millis.to_string(), |instant| instant.to_string())
 }
 
+/// How long something lasts: "7 days", "1h 30m".
+pub fn format_duration(duration: Duration) -> String {
+    let text = humantime::format_duration(duration).to_string();
+    let parts = text.split(' ').map(|part| {
+        let unit = part.find(|c: char| !c.is_ascii_digit()).unwrap_or(part.len());
+        let (number, unit) = part.split_at(unit);
+        // Letters stand beside their number, words do not.
+        if ["day", "month", "year"].iter().any(|word| unit.starts_with(word)) {
+            format!("{number} {unit}")
+        } else {
+            part.to_owned()
+        }
+    });
+    parts.collect::<Vec<_>>().join(" ")
+}
+
 fn wrong(text: &str, reason: impl Into<String>) -> Error {
     // A hostile text may be long; the error shows its beginning.
     Error { text: text.chars().take(80).collect(), reason: reason.into() }
@@ -96,6 +114,16 @@ mod tests {
     use proptest::prelude::*;
 
     const NOW: HybridTime = HybridTime::from_micros(1_763_735_399_123_456);
+
+    #[test]
+    fn a_duration_has_its_words_apart_from_its_numbers() {
+        let format = |seconds| format_duration(Duration::from_secs(seconds));
+        assert_eq!(format(7 * 86_400), "7 days");
+        assert_eq!(format(86_400 + 5400), "1 day 1h 30m");
+        assert_eq!(format(32_000_000), "1 year 5 days 2h 53m 20s");
+        assert_eq!(format(0), "0s");
+        assert_eq!(format_duration(Duration::from_millis(1500)), "1s 500ms");
+    }
 
     fn micros(text: &str) -> u64 {
         parse(text, NOW).unwrap().as_micros()

@@ -5,6 +5,7 @@
 
 mod chain;
 mod codec;
+mod counted;
 mod entry;
 mod error;
 mod ids;
@@ -16,6 +17,7 @@ pub mod batch;
 
 pub use chain::{ChainValue, Hash, genesis, leaf};
 pub use codec::{Reader, Writer};
+pub use counted::counted;
 pub use entry::{AppendItem, BatchHeader, Entry, EntryBody, EntryHead, Producer, RescueOrigin};
 pub use error::DecodeError;
 pub use ids::{

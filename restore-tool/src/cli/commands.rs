@@ -12,7 +12,7 @@ use duramen_restore::{
     BranchOptions, Error, ExportFormat, HydrateOptions, Plan, Position, RepairOptions, Streams, Target,
     VerifyOptions,
 };
-use duramen_types::{BranchName, Clock, HybridTime, SystemClock};
+use duramen_types::{BranchName, Clock, HybridTime, SystemClock, counted};
 
 use super::args::{Cli, Command, Common, FormatArg, HoldCommand, TargetArgs};
 use super::print;
@@ -228,7 +228,9 @@ async fn export(store: &Store, export: Export<'_>, as_json: bool) -> Result {
         (true, Some(_)) => print::json(&report)?,
         // Standard output has the records.
         (true, None) => eprintln!("{}", serde_json::json!(report)),
-        (false, _) => eprintln!("{records} records of {streams} streams as of {at}"),
+        (false, _) => {
+            eprintln!("{} of {} as of {at}", counted(records, "record"), counted(streams, "stream"));
+        }
     }
     Ok(Outcome::Done)
 }

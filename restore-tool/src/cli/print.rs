@@ -9,7 +9,7 @@ use duramen_client::when;
 use duramen_restore::{
     BranchReport, CheckedStore, HydrateReport, Listing, Plan, Reach, RepairReport, VerifyReport,
 };
-use duramen_types::HybridTime;
+use duramen_types::{HybridTime, counted};
 use serde::Serialize;
 
 use super::args::Common;
@@ -56,7 +56,8 @@ fn instant(time: Option<HybridTime>) -> String {
 
 pub(crate) fn listing(listing: &Listing) -> String {
     let mut text = String::new();
-    line!(text, "archive {} at {}, {} shards", listing.archive.archive, listing.url, listing.archive.shards);
+    let shards = counted(listing.archive.shards, "shard");
+    line!(text, "archive {} at {}, {shards}", listing.archive.archive, listing.url);
     for branch in &listing.branches {
         line!(text, "\nbranch {}", branch.name);
         if let Some(parent) = branch.ancestry.last() {
@@ -74,12 +75,12 @@ pub(crate) fn listing(listing: &Listing) -> String {
             let snapshots = window.snapshots.last().map_or_else(|| "-".to_owned(), ToString::to_string);
             line!(
                 text,
-                "  shard {:<4} {} .. {}, entries to {}, {} snapshots, the last at {snapshots}",
+                "  shard {:<4} {} .. {}, entries to {}, {}, the last at {snapshots}",
                 window.shard,
                 instant(window.first),
                 instant(Some(window.closed)),
                 window.end,
-                window.snapshots.len(),
+                counted(window.snapshots.len(), "snapshot"),
             );
         }
         for problem in &branch.problems {
@@ -90,7 +91,8 @@ pub(crate) fn listing(listing: &Listing) -> String {
 }
 
 fn reach(reach: Reach) -> String {
-    format!("{} segments, {} snapshots, {}", reach.segments, reach.snapshots, size(reach.bytes))
+    let (segments, snapshots) = (counted(reach.segments, "segment"), counted(reach.snapshots, "snapshot"));
+    format!("{segments}, {snapshots}, {}", size(reach.bytes))
 }
 
 pub(crate) fn plan(plan: &Plan) -> String {
@@ -156,17 +158,12 @@ pub(crate) fn verified(report: &VerifyReport) -> String {
     for finding in &verdict.findings {
         line!(text, "{}: {}", finding.key, finding.problem);
     }
-    let (objects, bytes) = (verdict.objects, size(verdict.bytes));
+    let (objects, bytes) = (counted(verdict.objects, "object"), size(verdict.bytes));
     let result = match verdict.findings.len() {
         0 => "no damage".to_owned(),
-        count => format!("{count} findings"),
+        count => counted(count, "finding"),
     };
-    line!(
-        text,
-        "branch {}: {objects} objects, {bytes} verified in {} ms: {result}",
-        verdict.branch,
-        verdict.took_ms
-    );
+    line!(text, "branch {}: {objects}, {bytes} verified in {} ms: {result}", verdict.branch, verdict.took_ms);
     if let Some(key) = &report.recorded {
         line!(text, "recorded as {key}");
     }
@@ -185,7 +182,9 @@ pub(crate) fn checked(checked: &CheckedStore) -> String {
         line!(text, "{}: {outcome} ({} ms)", probe.name, probe.duration.as_millis());
     }
     match &checked.archive {
-        Some(archive) => line!(text, "it holds archive {} with {} shards", archive.archive, archive.shards),
+        Some(archive) => {
+            line!(text, "it holds archive {} with {}", archive.archive, counted(archive.shards, "shard"));
+        }
         None => line!(text, "it holds no archive yet"),
     }
     text
@@ -218,10 +217,10 @@ pub(crate) fn repaired(report: &RepairReport) -> String {
     for shard in &report.shards {
         line!(
             text,
-            "shard {}: archive before {}, kept {} local entries up to {}",
+            "shard {}: archive before {}, kept {} up to {}",
             shard.shard,
             shard.archived,
-            shard.kept,
+            counted(shard.kept, "local entry"),
             shard.end
         );
     }
@@ -233,10 +232,10 @@ pub(crate) fn repaired(report: &RepairReport) -> String {
         }
         line!(
             text,
-            "GONE: {place}: {} records, {} other changes, and {} entries of which nothing is known: {}",
-            gone.records,
-            gone.changes,
-            gone.unknown,
+            "GONE: {place}: {}, {}, and {} of which nothing is known: {}",
+            counted(gone.records, "record"),
+            counted(gone.changes, "other change"),
+            counted(gone.unknown, "entry"),
             gone.reason
         );
     }

@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use duramen_restore::{Observer, Step};
-use duramen_types::{Clock, SystemClock};
+use duramen_types::{Clock, SystemClock, counted};
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use parking_lot::Mutex;
 
@@ -39,7 +39,7 @@ impl Progress {
                 shown.inc(bytes);
                 if objects > 0 {
                     let done = done.fetch_add(objects, Ordering::Relaxed).saturating_add(objects);
-                    shown.set_message(format!("{what}, {done} objects"));
+                    shown.set_message(format!("{what}, {}", counted(done, "object")));
                 }
             }
         });
@@ -101,11 +101,15 @@ impl Lines {
                 let left = bytes.saturating_sub(self.bytes).checked_div(rate.max(1)).unwrap_or_default();
                 let (done, size, rate) = (mib(self.bytes), mib(bytes), mib(rate));
                 format!(
-                    "{} of {objects} objects, {done} of {size} MiB, {rate} MiB/s, ETA {left} s",
-                    self.objects
+                    "{} of {}, {done} of {size} MiB, {rate} MiB/s, ETA {left} s",
+                    self.objects,
+                    counted(objects, "object")
                 )
             }
-            None => format!("{} objects, {} MiB, {} MiB/s", self.objects, mib(self.bytes), mib(rate)),
+            None => {
+                let objects = counted(self.objects, "object");
+                format!("{objects}, {} MiB, {} MiB/s", mib(self.bytes), mib(rate))
+            }
         }
     }
 }

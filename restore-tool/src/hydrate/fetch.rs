@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use duramen_archive::{BranchView, ObjectKey, SegmentError, ShardView, Store, ViewRow, ViewSnapshot};
-use duramen_types::{ArchiveId, Hash, Index, ShardId};
+use duramen_types::{ArchiveId, Hash, Index, ShardId, counted};
 use duramen_wal::datadir::DataDir;
 use duramen_wal::durable::Staged;
 use duramen_wal::{Disk, File};
@@ -208,7 +208,11 @@ impl Work<'_> {
         *noted = now;
         let all = done.fetched.plus(done.present);
         let total = self.details.plan.reach.unwrap_or_default();
-        let text = format!("{} of {} objects are downloaded and verified", all.objects(), total.objects());
+        let text = format!(
+            "{} of {} are downloaded and verified",
+            all.objects(),
+            counted(total.objects(), "object")
+        );
         super::note(self.dir, &self.store, self.details, text)
     }
 }

@@ -12,7 +12,7 @@ use duramen_archive::{Depth, Random, Store, StoreOptions};
 use duramen_client::{AppendOptions, when};
 use duramen_restore::{BranchOptions, HydrateOptions, Reach, Target, VerifyOptions};
 use duramen_types::batch::Record;
-use duramen_types::{BranchName, Clock, CursorName, NodeId, Offset, StreamName, SystemClock};
+use duramen_types::{BranchName, Clock, CursorName, NodeId, Offset, StreamName, SystemClock, counted};
 
 use super::cluster::Running;
 use super::content::Content;
@@ -129,14 +129,14 @@ pub async fn play(args: &DemoArgs, directory: &Path) -> anyhow::Result<()> {
                 let found = u64::try_from(input.records())?;
                 anyhow::ensure!(
                     content.records == found,
-                    "{} records were read, {found} were appended",
-                    content.records
+                    "{} came back of {found} that were appended",
+                    counted(content.records, "record")
                 );
                 let summary = format!(
-                    "{} records in {} streams, {} bytes; cksum: {}",
-                    content.records,
-                    content.streams(),
-                    content.bytes,
+                    "{} in {}, {}; cksum: {}",
+                    counted(content.records, "record"),
+                    counted(content.streams(), "stream"),
+                    counted(content.bytes, "byte"),
                     content.cksum()
                 );
                 Ok((content, summary))
@@ -172,7 +172,10 @@ pub async fn play(args: &DemoArgs, directory: &Path) -> anyhow::Result<()> {
             vec!["duramenctl archive flush".to_owned()],
             async {
                 let status = node.node.archive_flush().await?;
-                Ok(((), format!("{} entries wait for the archive at {}", status.lag_entries, status.url)))
+                Ok((
+                    (),
+                    format!("entries that wait for the archive at {}: {}", status.url, status.lag_entries),
+                ))
             },
         )
         .await?;
@@ -187,8 +190,8 @@ pub async fn play(args: &DemoArgs, directory: &Path) -> anyhow::Result<()> {
                 Ok((
                     (),
                     format!(
-                        "as of {instant_shown}: all {} records, equal byte for byte; cksum: {}",
-                        past.records,
+                        "as of {instant_shown}: {}, equal byte for byte; cksum: {}",
+                        counted(past.records, "record"),
                         past.cksum()
                     ),
                 ))
@@ -234,9 +237,9 @@ pub async fn play(args: &DemoArgs, directory: &Path) -> anyhow::Result<()> {
                 Ok((
                     (),
                     format!(
-                        "{} records in {} streams, equal byte for byte; cksum: {}; the cursor is at {half} again",
-                        content.records,
-                        content.streams(),
+                        "{} in {}, equal byte for byte; cksum: {}; the cursor is at {half} again",
+                        counted(content.records, "record"),
+                        counted(content.streams(), "stream"),
                         content.cksum()
                     ),
                 ))
@@ -260,9 +263,18 @@ pub async fn play(args: &DemoArgs, directory: &Path) -> anyhow::Result<()> {
     narrator
         .step("Rebuild the node from the archive alone", vec![typed.hydrate()], async {
             let options = HydrateOptions::new(NodeId::new(1));
-            let report = duramen_restore::hydrate(&store, &main_branch()?, &Target::Latest, &data, &options).await?;
+            let report =
+                duramen_restore::hydrate(&store, &main_branch()?, &Target::Latest, &data, &options).await?;
             let Reach { segments, snapshots, bytes } = report.fetched;
-            Ok(((), format!("{segments} segments and {snapshots} snapshots, {bytes} bytes, all verified; it goes on as branch {}", report.branch)))
+            let (segments, snapshots) = (counted(segments, "segment"), counted(snapshots, "snapshot"));
+            let bytes = counted(bytes, "byte");
+            Ok((
+                (),
+                format!(
+                    "{segments} and {snapshots}, {bytes}, all verified; it goes on as branch {}",
+                    report.branch
+                ),
+            ))
         })
         .await?;
 
@@ -285,8 +297,8 @@ pub async fn play(args: &DemoArgs, directory: &Path) -> anyhow::Result<()> {
                 Ok((
                     (),
                     format!(
-                        "{} records, equal byte for byte; cksum: {}; the next one got offset {}",
-                        content.records,
+                        "{}, equal byte for byte; cksum: {}; the next one got offset {}",
+                        counted(content.records, "record"),
                         content.cksum(),
                         appended.offsets.start
                     ),
@@ -313,8 +325,9 @@ pub async fn play(args: &DemoArgs, directory: &Path) -> anyhow::Result<()> {
                     Ok((
                         (),
                         format!(
-                            "{} objects, {} bytes: all as they were written",
-                            verdict.objects, verdict.bytes
+                            "{}, {}: all as they were written",
+                            counted(verdict.objects, "object"),
+                            counted(verdict.bytes, "byte")
                         ),
                     ))
                 },
@@ -360,8 +373,10 @@ async fn append_all(node: &Running, input: &Input) -> anyhow::Result<((), String
     Ok((
         (),
         format!(
-            "{count} records in {batches} batches to {} streams, each batch fsynced",
-            input.streams.len()
+            "{} in {} to {}, each batch fsynced",
+            counted(count, "record"),
+            counted(batches, "batch"),
+            counted(input.streams.len(), "stream")
         ),
     ))
 }

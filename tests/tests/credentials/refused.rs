@@ -31,7 +31,7 @@ async fn a_container_s_refusal_is_told_with_its_address() -> Result<()> {
     }
     // Who can't answer refuses nothing: that is worth another try.
     service.answer_with(|_| (503, "away".to_owned()));
-    let for_now = "no credentials can be had for now (1 attempts)";
+    let for_now = "no credentials can be had for now (1 attempt)";
     says(&tool, 6, &[for_now, "StatusCode(503)", &place, "if it lasts"])?;
     let nobody = std::net::TcpListener::bind("127.0.0.1:0")?.local_addr()?;
     let tool = tool.variable("AWS_CONTAINER_CREDENTIALS_FULL_URI", &format!("http://{nobody}/c"));
@@ -95,7 +95,7 @@ async fn a_refused_web_identity_is_told_with_its_role_and_its_token_s_file() -> 
     says(&tool, 1, &["no usable credentials", "AccessDenied", refusal, &place, WHAT_TO_DO])?;
     let away = "<ErrorResponse/>".to_owned();
     service.answer_with(move |_| (503, away.clone()));
-    says(&tool, 6, &["no credentials can be had for now (1 attempts)", &place])?;
+    says(&tool, 6, &["no credentials can be had for now (1 attempt)", &place])?;
     std::fs::remove_file(&token)?;
     says(&tool, 1, &["no usable credentials", &place])
 }
