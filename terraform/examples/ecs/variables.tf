@@ -67,7 +67,7 @@ variable "alarm_actions" {
   default     = []
 
   validation {
-    condition     = alltrue([for arn in var.alarm_actions : can(regex("^arn:[a-z-]+:[a-z0-9-]+:", arn))])
+    condition     = alltrue([for arn in var.alarm_actions : can(regex("^arn:[a-z-]+:[a-z0-9-]+:[a-z0-9-]*:([0-9]{12})?:.", arn))])
     error_message = "ARNs, such as of an SNS topic."
   }
 }

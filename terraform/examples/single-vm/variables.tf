@@ -52,6 +52,11 @@ variable "package" {
     condition     = can(regex("^[0-9a-f]{64}$", var.package.sha256))
     error_message = "sha256 is the 64 hexadecimal digits that sha256sum prints."
   }
+
+  validation {
+    condition     = can(regex("^[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]$", var.package.bucket)) && can(regex("^[A-Za-z0-9_.=/+@-]+$", var.package.key))
+    error_message = "A bucket's name, and a key of letters, digits and _.=/+@-: both stand in a script."
+  }
 }
 
 variable "client_cidrs" {
@@ -81,7 +86,7 @@ variable "alarm_actions" {
   default     = []
 
   validation {
-    condition     = alltrue([for arn in var.alarm_actions : can(regex("^arn:[a-z-]+:[a-z0-9-]+:", arn))])
+    condition     = alltrue([for arn in var.alarm_actions : can(regex("^arn:[a-z-]+:[a-z0-9-]+:[a-z0-9-]*:([0-9]{12})?:.", arn))])
     error_message = "ARNs, such as of an SNS topic."
   }
 }

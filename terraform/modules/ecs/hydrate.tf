@@ -2,34 +2,10 @@
 # node's role, because it makes a branch. Nothing starts it but a person; see README.md.
 
 locals {
-  hydrate_containers = { for number, _ in var.nodes : number => [{
-    name       = "hydrate"
-    image      = var.image
-    essential  = true
-    entryPoint = ["/usr/bin/duramen-restore"]
-    command    = ["hydrate", "--to", "/var/lib/duramen", "--latest", "--node-id", number]
-    user       = "65532:65532"
-
-    readonlyRootFilesystem = true
-    environment = [
-      { name = "DURAMEN_ARCHIVE", value = var.archive_url },
-      { name = "DURAMEN_BRANCH", value = lookup(var.settings, "archive.branch", "main") },
-      { name = "AWS_REGION", value = local.settings["archive.region"] },
-    ]
-    secrets     = [for name, arn in var.secrets : { name = name, valueFrom = arn }]
-    mountPoints = [{ sourceVolume = "data", containerPath = "/var/lib/duramen", readOnly = false }]
-    ulimits     = [{ name = "nofile", softLimit = 65536, hardLimit = 65536 }]
-
-    linuxParameters = { capabilities = { drop = ["ALL"], add = [] }, initProcessEnabled = false }
-    logConfiguration = {
-      logDriver = "awslogs"
-      options = {
-        "awslogs-group"         = var.log_group.name
-        "awslogs-region"        = data.aws_region.current.region
-        "awslogs-stream-prefix" = "hydrate"
-      }
-    }
-  }] }
+  hydrate_containers = { for number, _ in var.nodes : number => [merge(local.container, local.with_data, local.restore, local.logs["hydrate"], {
+    name    = "hydrate"
+    command = ["hydrate", "--to", "/var/lib/duramen", "--latest", "--node-id", number]
+  })] }
 }
 
 resource "aws_ecs_task_definition" "hydrate" {
@@ -47,7 +23,7 @@ resource "aws_ecs_task_definition" "hydrate" {
 
   runtime_platform {
     operating_system_family = "LINUX"
-    cpu_architecture        = var.architecture == "arm64" ? "ARM64" : "X86_64"
+    cpu_architecture        = local.cpu_architecture
   }
 
   volume {

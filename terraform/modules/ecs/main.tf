@@ -33,26 +33,64 @@ locals {
     "cloudwatch.cluster" = var.name
   }, var.settings)
 
-  containers = { for number, _ in var.nodes : number => [{
-    name      = "duramen"
-    image     = var.image
-    essential = true
-    command   = ["serve"]
-    user      = "65532:65532"
-
+  # What every container has: the image's user, nothing to write but what is mounted, no capability.
+  container = {
+    image                  = var.image
+    essential              = true
+    user                   = "65532:65532"
     readonlyRootFilesystem = true
+    linuxParameters        = { capabilities = { drop = ["ALL"], add = [] }, initProcessEnabled = false }
+  }
+  # What has the node's data: itself, and the task that rebuilds it.
+  with_data = {
+    secrets     = [for name, arn in var.secrets : { name = name, valueFrom = arn }]
+    mountPoints = [{ sourceVolume = "data", containerPath = "/var/lib/duramen", readOnly = false }]
+    ulimits     = [{ name = "nofile", softLimit = 65536, hardLimit = 65536 }]
+  }
+  # What duramen-restore has, which reads no setting.
+  restore = {
+    entryPoint = ["/usr/bin/duramen-restore"]
+    environment = [
+      { name = "DURAMEN_ARCHIVE", value = var.archive_url },
+      { name = "DURAMEN_BRANCH", value = lookup(var.settings, "archive.branch", "main") },
+      { name = "AWS_REGION", value = local.settings["archive.region"] },
+    ]
+  }
+  # By the beginning of their streams.
+  logs = { for prefix in concat([for number, _ in var.nodes : "node-${number}"], ["hydrate", "verify"]) : prefix => {
+    logConfiguration = {
+      logDriver = "awslogs"
+      options = {
+        "awslogs-group"         = var.log_group.name
+        "awslogs-region"        = data.aws_region.current.region
+        "awslogs-stream-prefix" = prefix
+      }
+    }
+  } }
+  cpu_architecture = var.architecture == "arm64" ? "ARM64" : "X86_64"
+  subnets          = distinct([for node in var.nodes : node.subnet_id])
+
+  # Who takes the role of a task: ECS, for this account.
+  task_trust = jsonencode({
+    Version = "2012-10-17"
+    Statement = [{
+      Effect    = "Allow"
+      Action    = "sts:AssumeRole"
+      Principal = { Service = "ecs-tasks.amazonaws.com" }
+      Condition = { StringEquals = { "aws:SourceAccount" = data.aws_caller_identity.current.account_id } }
+    }]
+  })
+
+  containers = { for number, _ in var.nodes : number => [merge(local.container, local.with_data, local.logs["node-${number}"], {
+    name    = "duramen"
+    command = ["serve"]
     # Longer than twice shutdown.timeout: requests under way, then the archiver.
     stopTimeout = 90
     environment = concat(
       [for key, value in merge(local.settings, { "node.id" = number }) : { name = "DURAMEN_${upper(replace(key, ".", "__"))}", value = value }],
       [{ name = "DURAMEN_ARCHIVE", value = var.archive_url }],
     )
-    secrets      = [for name, arn in var.secrets : { name = name, valueFrom = arn }]
     portMappings = [for port in [7700, 7702] : { containerPort = port, hostPort = port, protocol = "tcp" }]
-    mountPoints  = [{ sourceVolume = "data", containerPath = "/var/lib/duramen", readOnly = false }]
-    ulimits      = [{ name = "nofile", softLimit = 65536, hardLimit = 65536 }]
-
-    linuxParameters = { capabilities = { drop = ["ALL"], add = [] }, initProcessEnabled = false }
     healthCheck = {
       command     = ["CMD", "/usr/bin/duramenctl", "health", "--degraded-ok"]
       interval    = 10
@@ -60,15 +98,7 @@ locals {
       retries     = 3
       startPeriod = 120
     }
-    logConfiguration = {
-      logDriver = "awslogs"
-      options = {
-        "awslogs-group"         = var.log_group.name
-        "awslogs-region"        = data.aws_region.current.region
-        "awslogs-stream-prefix" = "node-${number}"
-      }
-    }
-  }] }
+  })] }
 }
 
 resource "aws_ebs_volume" "data" {
@@ -171,18 +201,9 @@ resource "aws_iam_role_policy" "secrets" {
 }
 
 resource "aws_iam_role" "task" {
-  name = "${var.name}-task"
-  tags = var.tags
-
-  assume_role_policy = jsonencode({
-    Version = "2012-10-17"
-    Statement = [{
-      Effect    = "Allow"
-      Action    = "sts:AssumeRole"
-      Principal = { Service = "ecs-tasks.amazonaws.com" }
-      Condition = { StringEquals = { "aws:SourceAccount" = data.aws_caller_identity.current.account_id } }
-    }]
-  })
+  name               = "${var.name}-task"
+  assume_role_policy = local.task_trust
+  tags               = var.tags
 }
 
 resource "aws_iam_role_policy_attachment" "task" {
@@ -329,7 +350,7 @@ resource "aws_ecs_task_definition" "node" {
 
   runtime_platform {
     operating_system_family = "LINUX"
-    cpu_architecture        = var.architecture == "arm64" ? "ARM64" : "X86_64"
+    cpu_architecture        = local.cpu_architecture
   }
 
   volume {
@@ -416,7 +437,7 @@ resource "aws_lb" "clients" {
   name                             = var.name
   internal                         = true
   load_balancer_type               = "network"
-  subnets                          = distinct([for node in var.nodes : node.subnet_id])
+  subnets                          = local.subnets
   enable_cross_zone_load_balancing = true
   enable_deletion_protection       = true
   tags                             = var.tags

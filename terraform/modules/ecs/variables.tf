@@ -22,6 +22,11 @@ variable "nodes" {
     condition     = alltrue([for number in keys(var.nodes) : can(regex("^[1-9][0-9]*$", number))])
     error_message = "Nodes are numbered from 1."
   }
+
+  validation {
+    condition     = alltrue([for node in values(var.nodes) : can(regex("^subnet-[0-9a-f]+$", node.subnet_id))])
+    error_message = "The id of a subnet, like subnet-0123456789abcdef0."
+  }
 }
 
 variable "image" {
@@ -39,19 +44,29 @@ variable "archive_url" {
   type        = string
 
   validation {
-    condition     = startswith(var.archive_url, "s3://")
-    error_message = "An s3:// URL."
+    condition     = can(regex("^s3://[a-z0-9][a-z0-9.-]+[a-z0-9](/[A-Za-z0-9_-]+)*$", var.archive_url))
+    error_message = "An s3:// URL of a bucket and a prefix, like s3://acme-duramen/duramen."
   }
 }
 
 variable "policy_arns" {
   description = "Policies of the task by a name of your choice: at least the output `node_policy_arn` of the module archive."
   type        = map(string)
+
+  validation {
+    condition     = length(var.policy_arns) > 0 && alltrue([for arn in values(var.policy_arns) : can(regex("^arn:[a-z-]+:iam::([0-9]{12}|aws):policy/[A-Za-z0-9+=,.@_/-]+$", arn))])
+    error_message = "ARNs of IAM policies, at least one: without any the node may do nothing."
+  }
 }
 
 variable "verify_policy_arns" {
   description = "Policies of the verification by a name of your choice: at least the output `verify_policy_arn` of the module archive."
   type        = map(string)
+
+  validation {
+    condition     = length(var.verify_policy_arns) > 0 && alltrue([for arn in values(var.verify_policy_arns) : can(regex("^arn:[a-z-]+:iam::([0-9]{12}|aws):policy/[A-Za-z0-9+=,.@_/-]+$", arn))])
+    error_message = "ARNs of IAM policies, at least one: without any the verification may do nothing."
+  }
 }
 
 variable "verify_schedule" {
@@ -85,6 +100,11 @@ variable "settings" {
     condition     = alltrue([for key in keys(var.settings) : can(regex("^[a-z_]+\\.[a-z_]+$", key))])
     error_message = "Keys are section.key, as in docs/CONFIGURATION.md."
   }
+
+  validation {
+    condition     = alltrue([for value in values(var.settings) : !can(regex("[[:cntrl:]]", value))])
+    error_message = "A value is one line."
+  }
 }
 
 variable "secrets" {
@@ -93,8 +113,13 @@ variable "secrets" {
   default     = {}
 
   validation {
-    condition     = alltrue([for arn in values(var.secrets) : can(regex("^arn:[a-z-]+:(ssm|secretsmanager):", arn))])
+    condition     = alltrue([for arn in values(var.secrets) : can(regex("^arn:[a-z-]+:(ssm|secretsmanager):[a-z0-9-]+:[0-9]{12}:", arn))])
     error_message = "ARNs of parameters of SSM or of secrets."
+  }
+
+  validation {
+    condition     = alltrue([for name in keys(var.secrets) : can(regex("^[A-Za-z_][A-Za-z0-9_]*$", name))])
+    error_message = "Names of environment variables."
   }
 }
 
@@ -104,6 +129,11 @@ variable "log_group" {
     name = string
     arn  = string
   })
+
+  validation {
+    condition     = can(regex("^arn:[a-z-]+:logs:[a-z0-9-]+:[0-9]{12}:log-group:[A-Za-z0-9_/.#-]+$", var.log_group.arn)) && endswith(var.log_group.arn, ":log-group:${var.log_group.name}")
+    error_message = "The name of a log group, and the ARN of the same one, without \":*\" at its end."
+  }
 }
 
 variable "task" {
@@ -113,6 +143,11 @@ variable "task" {
     memory = optional(number, 3072)
   })
   default = {}
+
+  validation {
+    condition     = var.task.cpu >= 256 && var.task.memory >= 512 && floor(var.task.cpu) == var.task.cpu && floor(var.task.memory) == var.task.memory
+    error_message = "Whole numbers: at least 256 CPU units (a quarter of a core) and 512 MiB."
+  }
 }
 
 variable "architecture" {
@@ -158,7 +193,7 @@ variable "kms_key_arn" {
   default     = null
 
   validation {
-    condition     = var.kms_key_arn == null || can(regex("^arn:[a-z-]+:kms:", var.kms_key_arn))
+    condition     = var.kms_key_arn == null || can(regex("^arn:[a-z-]+:kms:[a-z0-9-]+:[0-9]{12}:(key|alias)/[A-Za-z0-9/_-]+$", var.kms_key_arn))
     error_message = "Give the ARN of a KMS key, or leave it out."
   }
 }

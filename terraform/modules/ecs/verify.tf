@@ -1,49 +1,26 @@
-# A proof of every byte of the archive that is new, once a week, and of every byte, once a month, by a task that may read and record its verdict. It runs on Fargate: it reads much, and
-# the node's machine is for the node. The node shows the verdict, and alarms tell of a bad one and of none for eight days.
+# A proof of every byte of the archive that is new, once a week, and of every byte, once a month, by a task that may read and record its
+# verdict. It runs on Fargate: it reads much, and the node's machine is for the node. The node shows the verdict, and alarms tell of a bad
+# one and of none for eight days.
 
 locals {
   verify_family = "${var.name}-verify"
 
-  verify_container = {
-    name       = "verify"
-    image      = var.image
-    essential  = true
-    entryPoint = ["/usr/bin/duramen-restore"]
-    command    = ["verify", "--full", "--since"]
-    user       = "65532:65532"
+  verify_container = merge(local.container, local.restore, local.logs["verify"], {
+    name    = "verify"
+    command = ["verify", "--full", "--since"]
+  })
 
-    readonlyRootFilesystem = true
-    environment = [
-      { name = "DURAMEN_ARCHIVE", value = var.archive_url },
-      { name = "DURAMEN_BRANCH", value = lookup(var.settings, "archive.branch", "main") },
-      { name = "AWS_REGION", value = local.settings["archive.region"] },
-    ]
-
-    linuxParameters = { capabilities = { drop = ["ALL"], add = [] }, initProcessEnabled = false }
-    logConfiguration = {
-      logDriver = "awslogs"
-      options = {
-        "awslogs-group"         = var.log_group.name
-        "awslogs-region"        = data.aws_region.current.region
-        "awslogs-stream-prefix" = "verify"
-      }
-    }
+  # Both start the same task; `words` are in place of the container's, if there are any.
+  verify_schedules = {
+    weekly  = { suffix = "", expression = var.verify_schedule, words = null, about = "Weekly verification of what is new in the archive" }
+    monthly = { suffix = "-all", expression = var.verify_all_schedule, words = ["verify", "--full"], about = "Monthly verification of all of the archive: what was proved once may rot later" }
   }
 }
 
 resource "aws_iam_role" "verify" {
-  name = local.verify_family
-  tags = var.tags
-
-  assume_role_policy = jsonencode({
-    Version = "2012-10-17"
-    Statement = [{
-      Effect    = "Allow"
-      Action    = "sts:AssumeRole"
-      Principal = { Service = "ecs-tasks.amazonaws.com" }
-      Condition = { StringEquals = { "aws:SourceAccount" = data.aws_caller_identity.current.account_id } }
-    }]
-  })
+  name               = local.verify_family
+  assume_role_policy = local.task_trust
+  tags               = var.tags
 }
 
 resource "aws_iam_role_policy_attachment" "verify" {
@@ -83,7 +60,7 @@ resource "aws_ecs_task_definition" "verify" {
 
   runtime_platform {
     operating_system_family = "LINUX"
-    cpu_architecture        = var.architecture == "arm64" ? "ARM64" : "X86_64"
+    cpu_architecture        = local.cpu_architecture
   }
 }
 
@@ -130,9 +107,11 @@ resource "aws_iam_role_policy" "scheduler" {
 
 resource "aws_scheduler_schedule" "verify" {
   #checkov:skip=CKV_AWS_297:It says when and what to run; there is nothing in it to keep secret
-  name                = local.verify_family
-  description         = "Weekly verification of the archive"
-  schedule_expression = var.verify_schedule
+  for_each = local.verify_schedules
+
+  name                = "${local.verify_family}${each.value.suffix}"
+  description         = each.value.about
+  schedule_expression = each.value.expression
 
   flexible_time_window {
     mode                      = "FLEXIBLE"
@@ -142,6 +121,7 @@ resource "aws_scheduler_schedule" "verify" {
   target {
     arn      = aws_ecs_cluster.this.arn
     role_arn = aws_iam_role.scheduler.arn
+    input    = each.value.words == null ? null : jsonencode({ containerOverrides = [{ name = "verify", command = each.value.words }] })
 
     ecs_parameters {
       task_definition_arn = aws_ecs_task_definition.verify.arn
@@ -149,42 +129,7 @@ resource "aws_scheduler_schedule" "verify" {
       task_count          = 1
 
       network_configuration {
-        subnets          = distinct([for node in var.nodes : node.subnet_id])
-        security_groups  = [aws_security_group.verify.id]
-        assign_public_ip = false
-      }
-    }
-
-    retry_policy {
-      maximum_event_age_in_seconds = 3600
-      maximum_retry_attempts       = 10
-    }
-  }
-}
-
-resource "aws_scheduler_schedule" "verify_all" {
-  #checkov:skip=CKV_AWS_297:It says when and what to run; there is nothing in it to keep secret
-  name                = "${local.verify_family}-all"
-  description         = "Monthly verification of all of the archive: what was proved once may rot later"
-  schedule_expression = var.verify_all_schedule
-
-  flexible_time_window {
-    mode                      = "FLEXIBLE"
-    maximum_window_in_minutes = 360
-  }
-
-  target {
-    arn      = aws_ecs_cluster.this.arn
-    role_arn = aws_iam_role.scheduler.arn
-    input    = jsonencode({ containerOverrides = [{ name = "verify", command = ["verify", "--full"] }] })
-
-    ecs_parameters {
-      task_definition_arn = aws_ecs_task_definition.verify.arn
-      launch_type         = "FARGATE"
-      task_count          = 1
-
-      network_configuration {
-        subnets          = distinct([for node in var.nodes : node.subnet_id])
+        subnets          = local.subnets
         security_groups  = [aws_security_group.verify.id]
         assign_public_ip = false
       }

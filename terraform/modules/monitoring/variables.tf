@@ -26,7 +26,7 @@ variable "kms_key_arn" {
   default     = null
 
   validation {
-    condition     = var.kms_key_arn == null || can(regex("^arn:[a-z-]+:kms:", var.kms_key_arn))
+    condition     = var.kms_key_arn == null || can(regex("^arn:[a-z-]+:kms:[a-z0-9-]+:[0-9]{12}:(key|alias)/[A-Za-z0-9/_-]+$", var.kms_key_arn))
     error_message = "Give the ARN of a KMS key, or leave it out."
   }
 }
@@ -38,6 +38,11 @@ variable "autoscaling_groups" {
   validation {
     condition     = alltrue([for number in keys(var.autoscaling_groups) : can(regex("^[1-9][0-9]*$", number))])
     error_message = "Nodes are numbered from 1."
+  }
+
+  validation {
+    condition     = alltrue([for name in values(var.autoscaling_groups) : can(regex("^[A-Za-z0-9_.-]{1,255}$", name))])
+    error_message = "Names of autoscaling groups, not their ARNs."
   }
 }
 
@@ -58,7 +63,7 @@ variable "alarm_actions" {
   default     = []
 
   validation {
-    condition     = alltrue([for arn in var.alarm_actions : can(regex("^arn:[a-z-]+:[a-z0-9-]+:", arn))])
+    condition     = alltrue([for arn in var.alarm_actions : can(regex("^arn:[a-z-]+:[a-z0-9-]+:[a-z0-9-]*:([0-9]{12})?:.", arn))])
     error_message = "ARNs, such as of an SNS topic."
   }
 }

@@ -22,6 +22,11 @@ variable "nodes" {
     condition     = alltrue([for number in keys(var.nodes) : can(regex("^[1-9][0-9]*$", number))])
     error_message = "Nodes are numbered from 1."
   }
+
+  validation {
+    condition     = alltrue([for node in values(var.nodes) : can(regex("^subnet-[0-9a-f]+$", node.subnet_id))])
+    error_message = "The id of a subnet, like subnet-0123456789abcdef0."
+  }
 }
 
 variable "package" {
@@ -36,6 +41,11 @@ variable "package" {
     condition     = can(regex("^[0-9a-f]{64}$", var.package.sha256))
     error_message = "sha256 is the 64 hexadecimal digits that sha256sum prints."
   }
+
+  validation {
+    condition     = can(regex("^[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]$", var.package.bucket)) && can(regex("^[A-Za-z0-9_.=/+@-]+$", var.package.key))
+    error_message = "A bucket's name, and a key of letters, digits and _.=/+@-: both stand in a script."
+  }
 }
 
 variable "archive_url" {
@@ -43,14 +53,19 @@ variable "archive_url" {
   type        = string
 
   validation {
-    condition     = startswith(var.archive_url, "s3://")
-    error_message = "An s3:// URL."
+    condition     = can(regex("^s3://[a-z0-9][a-z0-9.-]+[a-z0-9](/[A-Za-z0-9_-]+)*$", var.archive_url))
+    error_message = "An s3:// URL of a bucket and a prefix, like s3://acme-duramen/duramen."
   }
 }
 
 variable "policy_arns" {
   description = "Policies of the node by a name of your choice: at least the output `node_policy_arn` of the module archive."
   type        = map(string)
+
+  validation {
+    condition     = length(var.policy_arns) > 0 && alltrue([for arn in values(var.policy_arns) : can(regex("^arn:[a-z-]+:iam::([0-9]{12}|aws):policy/[A-Za-z0-9+=,.@_/-]+$", arn))])
+    error_message = "ARNs of IAM policies, at least one: without any the node may do nothing."
+  }
 }
 
 variable "settings" {
@@ -62,6 +77,11 @@ variable "settings" {
     condition     = alltrue([for key in keys(var.settings) : can(regex("^[a-z_]+\\.[a-z_]+$", key))])
     error_message = "Keys are section.key, as in docs/CONFIGURATION.md."
   }
+
+  validation {
+    condition     = alltrue([for value in values(var.settings) : !can(regex("[[:cntrl:]]", value))])
+    error_message = "A value is one line."
+  }
 }
 
 variable "log_group" {
@@ -71,6 +91,11 @@ variable "log_group" {
     arn  = string
   })
   default = null
+
+  validation {
+    condition     = var.log_group == null || try(can(regex("^arn:[a-z-]+:logs:[a-z0-9-]+:[0-9]{12}:log-group:[A-Za-z0-9_/.#-]+$", var.log_group.arn)) && endswith(var.log_group.arn, ":log-group:${var.log_group.name}"), false)
+    error_message = "The name of a log group, and the ARN of the same one, without \":*\" at its end."
+  }
 }
 
 variable "architecture" {
@@ -127,7 +152,7 @@ variable "kms_key_arn" {
   default     = null
 
   validation {
-    condition     = var.kms_key_arn == null || can(regex("^arn:[a-z-]+:kms:", var.kms_key_arn))
+    condition     = var.kms_key_arn == null || can(regex("^arn:[a-z-]+:kms:[a-z0-9-]+:[0-9]{12}:(key|alias)/[A-Za-z0-9/_-]+$", var.kms_key_arn))
     error_message = "Give the ARN of a KMS key, or leave it out."
   }
 }

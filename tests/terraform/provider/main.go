@@ -9,6 +9,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"os"
+	"strings"
 
 	"github.com/hashicorp/terraform-plugin-sdk/v2/diag"
 	"github.com/hashicorp/terraform-plugin-sdk/v2/helper/schema"
@@ -47,6 +48,28 @@ var answers = map[string]string{
 	"aws_subnet.availability_zone":   "eu-central-1a",
 	"aws_ssm_parameter.value":        "ami-0123456789abcdef0",
 	"aws_ebs_volume.id":              "vol-0123456789abcdef0",
+}
+
+// The services whose name in an ARN isn't the first word of the type's name, and what stands before the resource's own name.
+var arns = map[string]string{
+	"aws_iam_policy":           "iam::123456789012:policy/",
+	"aws_iam_role":             "iam::123456789012:role/",
+	"aws_iam_instance_profile": "iam::123456789012:instance-profile/",
+	"aws_cloudwatch_log_group": "logs:eu-central-1:123456789012:log-group:",
+	"aws_ebs_volume":           "ec2:eu-central-1:123456789012:volume/",
+	"aws_launch_template":      "ec2:eu-central-1:123456789012:launch-template/",
+	"aws_security_group":       "ec2:eu-central-1:123456789012:security-group/",
+	"aws_s3_bucket":            "s3:::",
+}
+
+// arn is well-formed, and another one for each name.
+func arn(source, name string) string {
+	start, ok := arns[source]
+	if !ok {
+		words := strings.SplitN(strings.TrimPrefix(source, "aws_"), "_", 2)
+		start = words[0] + ":eu-central-1:123456789012:" + strings.ReplaceAll(words[len(words)-1], "_", "-") + "/"
+	}
+	return "arn:aws:" + start + name
 }
 
 func main() {
@@ -127,13 +150,25 @@ func plain(name string) schema.ValueType {
 
 // answer makes up an id and every computed text.
 func answer(source string, of block) schema.CreateContextFunc {
-	made := func(name string) string {
-		if known, ok := answers[source+"."+name]; ok {
-			return known
-		}
-		return "made-up-" + name
-	}
 	return func(_ context.Context, data *schema.ResourceData, _ any) diag.Diagnostics {
+		own := "made-up"
+		for _, name := range []string{"name", "family", "bucket"} {
+			if _, has := of.Attributes[name]; has {
+				if given, ok := data.GetOk(name); ok {
+					own = given.(string)
+					break
+				}
+			}
+		}
+		made := func(name string) string {
+			if known, ok := answers[source+"."+name]; ok {
+				return known
+			}
+			if name == "arn" || strings.HasSuffix(name, "_arn") {
+				return arn(source, own)
+			}
+			return "made-up-" + name
+		}
 		data.SetId(made("id"))
 		for name, a := range of.Attributes {
 			if !a.Computed || a.Collection != "" || a.Block != nil || a.Of != "string" || name == "id" {

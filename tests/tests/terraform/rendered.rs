@@ -8,7 +8,7 @@ use anyhow::{Context, Result, ensure};
 use duramen_tests::{programs, python, run, tool};
 use serde_json::Value;
 
-use crate::{Terraform, one, only, workspace};
+use crate::{Terraform, indexed, one, only, workspace};
 
 /// EC2 takes no more, before Base64.
 const LONGEST_USER_DATA: usize = 16 << 10;
@@ -203,10 +203,14 @@ fn a_schedule_starts_a_verification_with_leave_to_read_and_to_record() -> Result
     let line = format!("ExecStart={program} {}\n", words(&container["command"]).join(" "));
     ensure!(unit.contains(&line), "{unit}");
 
-    let schedule = only(&resources, "aws_scheduler_schedule", "verify")?;
+    let schedule = indexed(&resources, "aws_scheduler_schedule", "verify", "weekly")?;
     let target = &schedule["target"][0];
     // Monthly the same task with the words of the other timer's service.
-    let monthly = only(&resources, "aws_scheduler_schedule", "verify_all")?;
+    let monthly = indexed(&resources, "aws_scheduler_schedule", "verify", "monthly")?;
+    ensure!(
+        schedule["name"] != monthly["name"] && target["input"].as_str().is_none_or(str::is_empty),
+        "{schedule:#}"
+    );
     let input = monthly["target"][0]["input"].as_str().context("the monthly run has words of its own")?;
     let input: Value = serde_json::from_str(input)?;
     let instead = one(input["containerOverrides"].as_array().context("a list")?.iter(), "container")?;
