@@ -329,6 +329,7 @@ fn scripts_have_nothing_that_shellcheck_minds() -> Result<()> {
         "tests/minio/build",
         "tests/terraform/build",
         "tests/tests/runbook/systemctl",
+        "tests/tests/terraform/stub",
         "tests/tools/install",
     ];
     run(Command::new(shellcheck).args(scripts.map(|script| workspace().join(script))))?;

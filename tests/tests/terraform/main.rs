@@ -3,6 +3,7 @@
 
 #![expect(clippy::disallowed_methods, reason = "a test's own files")]
 
+mod boot;
 mod cloudwatch;
 mod lost_volume;
 mod network;

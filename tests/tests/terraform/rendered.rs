@@ -13,7 +13,7 @@ use crate::{Terraform, indexed, one, only, workspace};
 /// EC2 takes no more, before Base64.
 const LONGEST_USER_DATA: usize = 16 << 10;
 
-fn decoded(base64: &Value) -> Result<String> {
+pub(crate) fn decoded(base64: &Value) -> Result<String> {
     let text = base64.as_str().context("it is text")?;
     // base64(1) is everywhere, and no test needs a library for this one call.
     let mut child = Command::new("base64")
