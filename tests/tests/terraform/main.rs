@@ -5,6 +5,7 @@
 
 mod boot;
 mod cloudwatch;
+mod examples;
 mod lost_volume;
 mod network;
 mod policies;
@@ -86,14 +87,17 @@ impl Terraform {
     /// Runs it in a folder of `terraform/`.
     fn run_in(&self, folder: &str, arguments: &[&str]) -> Result<String> {
         let mut command = Command::new(&self.program);
+        command.current_dir(self.copy.path().join("terraform").join(folder)).args(arguments);
+        run(self.environment(&mut command))
+    }
+
+    /// What Terraform needs to find the made-up AWS.
+    fn environment<'a>(&self, command: &'a mut Command) -> &'a mut Command {
         command
-            .current_dir(self.copy.path().join("terraform").join(folder))
-            .args(arguments)
             .env("TF_CLI_CONFIG_FILE", self.copy.path().join("terraform.rc"))
             .env("TF_IN_AUTOMATION", "1")
             .env("CHECKPOINT_DISABLE", "1")
-            .env("DURAMEN_PROVIDER_SCHEMA", self.made.join("schema.json"));
-        run(&mut command)
+            .env("DURAMEN_PROVIDER_SCHEMA", self.made.join("schema.json"))
     }
 
     /// `terraform apply` with the made-up values and these options; gives what it said.
