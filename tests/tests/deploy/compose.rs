@@ -42,6 +42,19 @@ fn every_path_port_and_variable_of_it_exists() -> Result<()> {
         }
         for port in words(&service["ports"]) {
             ensure!(port.starts_with("127.0.0.1:"), "{name}: {port} is open to everybody");
+            let inside = port.rsplit(':').next().unwrap_or_default();
+            let listens = match name.as_str() {
+                "duramen" => {
+                    service["environment"].as_object().into_iter().flatten().any(|(name, address)| {
+                        name.starts_with("DURAMEN_LISTEN__") && address == &format!("0.0.0.0:{inside}")
+                    })
+                }
+                // Their own defaults.
+                "prometheus" => inside == "9090",
+                "grafana" => inside == "3000",
+                _ => false,
+            };
+            ensure!(listens, "{name}: nothing listens at {inside}");
         }
         let image = service["image"].as_str().unwrap_or_default();
         let pinned = image.contains(':') && !image.ends_with(":latest");

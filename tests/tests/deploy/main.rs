@@ -263,7 +263,22 @@ fn the_image_is_linted_and_names_what_exists() -> Result<()> {
     for program in ["duramen", "duramen-archiver", "duramen-restore", "duramenctl"] {
         ensure!(file.contains(&format!("target/release/{program}")), "{program} is not in the image");
     }
+    // What it is built with is what the workspace is checked with, and it runs on the C library that it was built for.
+    let manifest: toml::Table = text("Cargo.toml").parse()?;
+    let version = manifest["workspace"]["package"]["rust-version"].as_str().context("a version of Rust")?;
+    let minor: Vec<_> = version.split('.').take(2).collect();
+    ensure!(
+        file.contains(&format!("FROM rust:{}-bookworm ", minor.join("."))),
+        "it is built with another Rust"
+    );
+    ensure!(file.contains("FROM gcr.io/distroless/cc-debian12:"), "Debian 12 is bookworm");
     let joined = file.replace("\\\n", " ");
+    let list = |start: &str| -> Result<Vec<String>> {
+        let line = joined.lines().find_map(|line| line.strip_prefix(start));
+        Ok(serde_json::from_str(line.with_context(|| format!("it has {start}"))?)?)
+    };
+    let started = [list("ENTRYPOINT ")?, list("CMD ")?].concat();
+    check_command("ENTRYPOINT", &started.iter().map(String::as_str).collect::<Vec<_>>())?;
     for line in joined.lines() {
         let words: Vec<_> = line.split_whitespace().collect();
         match words.as_slice() {
@@ -291,13 +306,39 @@ fn the_image_is_linted_and_names_what_exists() -> Result<()> {
     }
     // Every member of the workspace is in the build's context, or Cargo refuses to build any.
     let ignored = text(".dockerignore");
-    let manifest: toml::Table = text("Cargo.toml").parse()?;
     for member in manifest["workspace"]["members"].as_array().context("the workspace has members")? {
         let directory = member.as_str().unwrap_or_default().split('/').next().unwrap_or_default();
         ensure!(!ignored.lines().any(|line| line == directory), ".dockerignore leaves {directory} out");
     }
+    image_has_the_programs_and_a_directory(&joined)?;
     let Some(hadolint) = tool("hadolint")? else { return Ok(()) };
     run(Command::new(hadolint).arg(workspace().join("deploy/docker/Dockerfile")))?;
+    Ok(())
+}
+
+/// What is put into the image, put into a directory with the programs as they were built for the tests.
+fn image_has_the_programs_and_a_directory(dockerfile: &str) -> Result<()> {
+    let step = dockerfile.lines().find_map(|line| line.strip_prefix("RUN ")).context("it builds")?;
+    let (_, install) = step.split_once(" --bins").context("it builds the programs")?;
+    let image = tempfile::tempdir()?;
+    let built = programs()?.duramen.parent().context("programs are in a directory")?;
+    let install = install
+        .trim_start()
+        .trim_start_matches("&&")
+        .replace("target/release/", &format!("{}/", built.display()))
+        .replace("/image/", &format!("{}/", image.path().display()));
+    run(Command::new("sh").args(["-ec", &install]))?;
+    for line in dockerfile.lines().filter_map(|line| line.strip_prefix("COPY --from=build ")) {
+        let words: Vec<_> = line.split(' ').filter(|word| !word.starts_with("--")).collect();
+        let [from, to] = words[..] else { bail!("COPY {line}") };
+        let below = from.strip_prefix("/image").with_context(|| format!("{from} is not what was made"))?;
+        ensure!(below == to && image.path().join(to.trim_start_matches('/')).is_dir(), "COPY {line}");
+    }
+    for program in ["duramen", "duramen-archiver", "duramen-restore", "duramenctl"] {
+        let file = image.path().join("usr/bin").join(program);
+        let said = run(Command::new(&file).arg("--version"))?;
+        ensure!(said.starts_with(program), "{program} in the image says {said}");
+    }
     Ok(())
 }
 

@@ -114,6 +114,11 @@ impl Terraform {
     fn apply(&self, example: &str, bucket: &str) -> Result<Vec<Value>> {
         self.run(example, &["init", "-input=false", "-no-color"])?;
         self.apply_with(example, bucket, &[])?;
+        self.resources(example)
+    }
+
+    /// What was made, with all values.
+    fn resources(&self, example: &str) -> Result<Vec<Value>> {
         let state: Value = serde_json::from_str(&self.run(example, &["show", "-json"])?)?;
         let mut resources = Vec::new();
         collect(&state["values"]["root_module"], &mut resources);

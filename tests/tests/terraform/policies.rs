@@ -93,6 +93,68 @@ fn refused<T>(what: &str, result: Result<T>) -> Result<()> {
     }
 }
 
+/// For each example, what its roles have by the name of the attachment: the role, and the policy of the archive.
+#[test]
+fn each_role_has_the_policy_of_its_work_and_no_other() -> Result<()> {
+    let Some(terraform) = Terraform::find()? else { return Ok(()) };
+    for (example, expected) in [
+        ("single-vm", &[("archive", "node", "node")] as &[_]),
+        ("ecs", &[("task", "task", "node"), ("verify", "verify", "verify")]),
+    ] {
+        let resources = terraform.apply(example, "acme-duramen")?;
+        for (attachment, role, policy) in expected {
+            let attached = only(&resources, "aws_iam_role_policy_attachment", attachment)?;
+            ensure!(
+                attached["policy_arn"] == only(&resources, "aws_iam_policy", policy)?["arn"],
+                "{attached:#}"
+            );
+            ensure!(attached["role"] == only(&resources, "aws_iam_role", role)?["name"], "{attached:#}");
+        }
+        // Nobody may delete, but by an attachment that somebody makes on purpose.
+        let expiry = &only(&resources, "aws_iam_policy", "expiry")?["arn"];
+        let given = resources.iter().filter(|resource| resource["type"] == "aws_iam_role_policy_attachment");
+        let given = given.filter(|resource| &resource["values"]["policy_arn"] == expiry).count();
+        ensure!(given == 0, "{example} gives the leave to delete");
+    }
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_machine_may_fetch_its_package_and_nothing_beside_it() -> Result<()> {
+    let Some(terraform) = Terraform::find()? else { return Ok(()) };
+    let bucket = Bucket::create()?;
+    if bucket.server().kind() == ServerKind::InProcess {
+        println!("passed over: only a MinIO enforces policies");
+        return Ok(());
+    }
+    terraform.run("single-vm", &["init", "-input=false", "-no-color"])?;
+    let package = format!(
+        "-var=package={{ bucket = \"{}\", key = \"builds/duramen.tar.gz\", sha256 = \"{}\" }}",
+        bucket.name(),
+        "a".repeat(64)
+    );
+    terraform.apply_with("single-vm", "acme-duramen", &[&package])?;
+    let resources = terraform.resources("single-vm")?;
+    let text = only(&resources, "aws_iam_role_policy", "boot")?["policy"].as_str().context("it is text")?;
+    let mut policy: Value = serde_json::from_str(text)?;
+    // What MinIO knows of it.
+    let statements = policy["Statement"].as_array_mut().context("a policy has statements")?;
+    statements
+        .retain(|statement| statement["Action"].as_str().is_some_and(|action| action.starts_with("s3:")));
+    ensure!(statements.len() == 1, "{text}");
+    let Some(machine) = Session::of(&bucket, &policy)? else { return Ok(()) };
+    let (mine, theirs) = (Path::from("builds/duramen.tar.gz"), Path::from("builds/other.tar.gz"));
+    for key in [&mine, &theirs] {
+        bucket.store().put(key, "x".into()).await?;
+    }
+    let store = machine.store(&bucket)?;
+    store.get(&mine).await?;
+    refused("another object", store.get(&theirs).await.map_err(Into::into))?;
+    refused("replacing the package", store.put(&mine, "y".into()).await.map_err(Into::into))?;
+    let listed: Result<Vec<_>, _> = store.list(None).try_collect().await;
+    refused("a list of packages", listed.map_err(Into::into))
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_node_can_append_and_archive_but_not_delete_and_a_reader_can_only_read() -> Result<()> {
     let Some(terraform) = Terraform::find()? else { return Ok(()) };
