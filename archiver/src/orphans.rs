@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 
 use duramen_archive::{BranchView, ObjectKey, paths::ShardFolder};
+use duramen_failpoint::Point;
 use duramen_types::{Index, ShardId};
 use futures::TryStreamExt;
 
@@ -37,6 +38,7 @@ pub async fn collect_orphans(view: &BranchView, shard: ShardId, dry_run: bool) -
         if object_end <= end && !named.contains(&object.path) {
             if !dry_run {
                 view.store().delete(&key).await.map_err(archive)?;
+                duramen_failpoint::reached(Point::OrphanDeleted);
             }
             orphans.keys.push(object.path);
             orphans.bytes += object.bytes;

@@ -9,6 +9,7 @@ use duramen_archive::{
     Blocking, BranchView, Committer, Edit, History, ManifestLog, Owner, SegmentIdentity, SegmentRow,
     Snapshot, StreamFilter, Trailer,
 };
+use duramen_failpoint::Point;
 use duramen_state::ShardState;
 use duramen_types::{ArchiveId, Compression, Index, ManifestNumber, SegmentId, ShardId};
 use duramen_wal::Wal;
@@ -169,6 +170,7 @@ impl ShardArchiver {
                 let built = blocking.run(work).instrument(traced!("build")).await;
                 let built =
                     built.map_err(|error| Error::Cancelled { shard, reason: error.to_string() })??;
+                duramen_failpoint::reached(Point::CutBuilt);
                 ahead = Arc::clone(&built.state);
                 let log = self.log.clone();
                 let state = Arc::clone(&built.state);
@@ -281,9 +283,11 @@ impl ShardArchiver {
             .map_err(|error| Error::Cancelled { shard, reason: error.to_string() })?;
         // The same state gives the same bytes, so a snapshot whose manifest was lost is simply found there.
         self.log.store().create(&key, object).await.map_err(archive)?;
+        duramen_failpoint::reached(Point::SnapshotCreated);
         let bytes = row.bytes;
         let edit = Edit { rows: Vec::new(), snapshots: vec![row] };
         self.commit_next(edit).await.map_err(archive)?;
+        duramen_failpoint::reached(Point::SnapshotCommitted);
         self.since_snapshot = 0;
         self.last_snapshot = Some(index);
         Ok(Some(Snapshotted { index, bytes }))
@@ -340,6 +344,7 @@ async fn upload(log: &ManifestLog, built: Built) -> Result<SegmentRow> {
         .create_verified(&key, joined(object.chunks), Trailer::LEN)
         .await
         .map_err(|source| Error::Archive { shard, source })?;
+    duramen_failpoint::reached(Point::UploadVerified);
     Ok(row)
 }
 

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use duramen_archive::{Branch, BranchView, Cut, Hold, Store};
 use duramen_client::when;
+use duramen_failpoint::Point;
 use duramen_types::{BranchName, HybridTime};
 use serde::Serialize;
 
@@ -80,8 +81,12 @@ pub(crate) async fn create(
 ) -> Result<(Branch, bool)> {
     let name = name.cloned().unwrap_or_else(|| default_name(&view.branch().name, plan.time));
     let branch = Branch::child(store, view.branch(), name.clone(), plan.cut(), creator)?;
+    duramen_failpoint::reached(Point::BranchPlanned);
     match branch.create(store).await {
-        Ok(()) => Ok((branch, true)),
+        Ok(()) => {
+            duramen_failpoint::reached(Point::BranchCreated);
+            Ok((branch, true))
+        }
         Err(error @ duramen_archive::Error::BranchExists { .. }) => {
             let found = Branch::open(store, &name).await?;
             if is_same(&found, view.branch(), &plan.cut()) { Ok((found, false)) } else { Err(error.into()) }
@@ -124,6 +129,7 @@ impl Guard {
         // A branch that does not exist gets no hold.
         Branch::open(store, branch).await?;
         let hold = Hold::place(store, branch, reason, HOLD).await?;
+        duramen_failpoint::reached(Point::BranchHeld);
         Ok(Self { store: store.clone(), hold })
     }
 

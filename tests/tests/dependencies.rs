@@ -149,3 +149,29 @@ fn each_rule_can_be_broken() {
     let new = Package { version: "2.0.0".to_owned(), ..new };
     assert!(violations(&rules, &[old, new])[0].contains("tokio is there in several versions"));
 }
+
+/// The crates that Cargo builds for these kinds of dependencies.
+fn built(kinds: &str) -> BTreeSet<String> {
+    let mut cargo = Command::new(env!("CARGO"));
+    cargo.current_dir(workspace()).args([
+        "tree",
+        "--locked",
+        "--workspace",
+        "--prefix",
+        "none",
+        "--edges",
+        kinds,
+    ]);
+    let output = cargo.output().unwrap();
+    assert!(output.status.success(), "cargo tree: {}", String::from_utf8_lossy(&output.stderr));
+    let lines = String::from_utf8(output.stdout).unwrap();
+    lines.lines().filter_map(|line| line.split(' ').next()).map(str::to_owned).collect()
+}
+
+/// `crates/failpoint` is empty where it does not depend on `fail`.
+#[test]
+fn programs_have_failpoints_only_where_tests_are_built() {
+    let (shipped, tested) = (built("normal,build"), built("normal,build,dev"));
+    assert!(shipped.contains("duramen-failpoint") && !shipped.contains("fail"));
+    assert!(tested.contains("fail"));
+}

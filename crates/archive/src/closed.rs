@@ -18,6 +18,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use bytes::Bytes;
+use duramen_failpoint::Point;
 use duramen_types::{BranchName, DecodeError, HybridTime, Index, NodeId, ShardId};
 use futures::TryStreamExt;
 use serde::Serialize;
@@ -106,7 +107,10 @@ impl Closed {
 
     /// Writes it; on `Ok` it is durable.
     pub async fn write(&self, store: &Store, branch: &BranchName) -> Result<()> {
-        store.create(&self.key(branch), self.encode()).await
+        duramen_failpoint::reached(Point::CloseDue);
+        store.create(&self.key(branch), self.encode()).await?;
+        duramen_failpoint::reached(Point::CloseCreated);
+        Ok(())
     }
 
     pub(crate) fn encode(&self) -> Bytes {

@@ -20,6 +20,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
+use duramen_failpoint::Point;
 use duramen_types::Clock;
 use futures::Stream;
 use object_store::ObjectStore;
@@ -173,6 +174,7 @@ impl Store {
     /// [`Error::AlteredInStore`] means that the store acknowledged what it does not have.
     pub async fn create_verified(&self, key: &ObjectKey, bytes: Bytes, tail: usize) -> Result<()> {
         requests::create(self, key, &bytes).await?;
+        duramen_failpoint::reached(Point::UploadCreated);
         requests::verify_tail(self, key, &bytes, tail).await
     }
 

@@ -5,6 +5,7 @@
 
 use std::collections::BTreeMap;
 
+use duramen_failpoint::Point;
 use duramen_types::{EntryId, Index, ShardId, Term};
 
 use crate::catalog::Catalog;
@@ -63,7 +64,9 @@ impl Writer {
             if !self.has_synced_hard_state() {
                 return Ok(false);
             }
+            duramen_failpoint::reached(Point::ReclaimDue);
             self.give_back(shared, sequence)?;
+            duramen_failpoint::reached(Point::ReclaimDone);
             return Ok(true);
         }
         let worth_it =

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use duramen_archive::{BranchView, ObjectKey, SegmentError, ShardView, Store, ViewRow, ViewSnapshot};
+use duramen_failpoint::Point;
 use duramen_types::{ArchiveId, Hash, Index, ShardId, counted};
 use duramen_wal::datadir::DataDir;
 use duramen_wal::durable::Staged;
@@ -146,7 +147,9 @@ impl Work<'_> {
         if let Wanted::Segment(row) = &wanted {
             self.verify(row, staged.file()).await?;
         }
+        duramen_failpoint::reached(Point::HydrateVerified);
         blocking(&path, "store", move || staged.publish()).await?;
+        duramen_failpoint::reached(Point::HydrateStored);
         self.options.observer.tell(Step::Done { objects: 1, bytes: 0 });
         self.count(&wanted, true).await
     }

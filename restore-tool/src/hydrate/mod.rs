@@ -16,6 +16,7 @@ use std::sync::Arc;
 
 use duramen_archive::{Branch, BranchView, Identity, Owner, Store};
 use duramen_client::when;
+use duramen_failpoint::Point;
 use duramen_types::{ArchiveId, BranchName, ClusterId, HybridTime, NodeId};
 use duramen_wal::datadir::{DataDir, FORMAT_VERSION, NodeDescription, RestoreDescription};
 use duramen_wal::{Disk, RealDisk};
@@ -206,6 +207,7 @@ async fn begin(
         check_same(store, &found, view.branch(), &details).await?;
     }
     note(dir, store, &details, "nothing is downloaded yet".to_owned())?;
+    duramen_failpoint::reached(Point::HydrateNoted);
     create_branch(store, &view, &details, &options.creator).await?;
     Ok(details)
 }
@@ -272,7 +274,9 @@ async fn finish(
         created: details.started,
         cut: view.branch().cut.as_ref().map(|cut| cut.time),
     })?;
+    duramen_failpoint::reached(Point::HydrateBound);
     dir.activate(store.clock().now())?;
+    duramen_failpoint::reached(Point::HydrateActivated);
     let fetch::Fetched { fetched, present } = fetched;
     Ok(HydrateReport { branch: details.branch, plan: details.plan, fetched, present, resumed, note: trouble })
 }

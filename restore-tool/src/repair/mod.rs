@@ -20,6 +20,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use duramen_archive::{BranchView, Closed, HistoryPoint, Identity, ObjectKey, Owner, Store};
+use duramen_failpoint::Point;
 use duramen_state::ShardState;
 use duramen_types::{ArchiveId, BranchName, EntryBody, EntryHead, Index, ShardId};
 use duramen_wal::datadir::{DataDir, FORMAT_VERSION, NodeDescription, RestoreDescription};
@@ -375,6 +376,7 @@ fn begin(dir: &DataDir, store: &Store, branch: &BranchName, repair: &Repair) -> 
         details,
     };
     write_note(dir, &note)?;
+    duramen_failpoint::reached(Point::RepairNoted);
     remove(dir, &dir.root().join(ACTIVATED))
 }
 
@@ -389,10 +391,12 @@ fn finish(dir: &DataDir, repair: Repair) -> Result<RepairReport> {
     };
     if !is_there(&aside) {
         renamed(&wal, durable::move_dir(disk, &wal, &aside))?;
+        duramen_failpoint::reached(Point::RepairAside);
     }
     if is_there(&staged) {
         // Opening the directory may have made an empty one: that is replaced.
         renamed(&staged, durable::move_dir(disk, &staged, &wal))?;
+        duramen_failpoint::reached(Point::RepairReplaced);
     }
     for folder in [dir.checkpoint(), dir.index()] {
         let names = disk.list(&folder).map_err(|source| Error::Io {
@@ -404,6 +408,7 @@ fn finish(dir: &DataDir, repair: Repair) -> Result<RepairReport> {
             remove(dir, &folder.join(name))?;
         }
     }
+    duramen_failpoint::reached(Point::RepairCleared);
     match &repair.before {
         Some(before) => {
             write_note(dir, before)?;

@@ -20,6 +20,7 @@ use duramen_archive::{
     Branch, BranchView, Depth, FormatError, Identity, ObjectKey, Owner, SegmentError, Store, Verdict,
     VerifiedShard,
 };
+use duramen_failpoint::Point;
 use duramen_types::{BranchName, Index, ShardId};
 use futures::stream::{self, StreamExt};
 use parking_lot::Mutex;
@@ -267,6 +268,7 @@ async fn verify_shards(context: &Arc<Context>, view: &BranchView) -> Result<Vec<
     let mut shards = Vec::new();
     while let Some(shard) = done.next().await {
         shards.push(shard?);
+        duramen_failpoint::reached(Point::VerifyShard);
     }
     Ok(shards)
 }
@@ -308,7 +310,9 @@ async fn report(
     };
     let mut recorded = None;
     if context.options.record {
+        duramen_failpoint::reached(Point::VerifyDue);
         verdict.write(store).await?;
+        duramen_failpoint::reached(Point::VerifyCreated);
         recorded = Some(verdict.key().to_string());
     }
     Ok(VerifyReport { verdict, since, recorded })

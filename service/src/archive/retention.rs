@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use duramen_failpoint::Point;
 use duramen_types::{EntryId, Index, ShardId};
 use duramen_wal::SegmentInfo;
 
@@ -35,9 +36,11 @@ impl Shared {
                 continue;
             }
             let Some(term) = self.wal.term_of(shard, last) else { continue };
+            duramen_failpoint::reached(Point::PurgeConfirmed);
             if let Err(error) = handle.purge(EntryId { index: last, term }).await {
                 tracing::error!(%shard, %error, "local segments can't be purged");
             }
+            duramen_failpoint::reached(Point::PurgeNoted);
         }
     }
 

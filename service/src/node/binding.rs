@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use duramen_archive::{Branch, BranchView, Identity, Owner, ProbeOutcome, Random, Store};
+use duramen_failpoint::Point;
 use duramen_types::{BranchName, Clock, ClusterId, NodeId, ShardId};
 use duramen_wal::datadir::{DataDir, FORMAT_VERSION, NodeDescription};
 use tokio::sync::oneshot;
@@ -84,6 +85,7 @@ pub(super) async fn bind(
         }
     }
     let identity = Identity::open_or_create(&store, wanted.shards).await?;
+    duramen_failpoint::reached(Point::ClaimCreated);
     if branch == config::Archive::default().branch {
         Branch::open_or_create_root(&store, &branch, &format!("node {node}")).await?;
     } else {
@@ -98,7 +100,9 @@ pub(super) async fn bind(
     }
     // Kept here durably before the branch is claimed: after a crash the same cluster comes again.
     let description = directory.bind(&wanted)?;
+    duramen_failpoint::reached(Point::ClaimKept);
     Owner::claim(&store, &branch, description.cluster).await?;
+    duramen_failpoint::reached(Point::ClaimOwned);
     Ok((description.clone(), Some(Binding { store, description, branch })))
 }
 

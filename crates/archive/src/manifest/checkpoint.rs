@@ -3,6 +3,7 @@
 use std::collections::VecDeque;
 use std::sync::Arc;
 
+use duramen_failpoint::Point;
 use duramen_types::{DecodeError, Hash, ManifestNumber, SegmentId};
 use futures::TryStreamExt;
 
@@ -100,6 +101,7 @@ impl ManifestLog {
         let key = self.checkpoint_key(number);
         match self.shared.store.create(&key, state.to_checkpoint(number).encode()).await {
             Ok(()) => {
+                duramen_failpoint::reached(Point::CheckpointCreated);
                 state.uncovered = number.next();
                 Ok(state)
             }
@@ -115,6 +117,7 @@ impl ManifestLog {
         let size = u64::try_from(bytes.len()).unwrap_or(u64::MAX);
         let found = PageRef::of(&page, hash, size).expect("a page is made of at least one row");
         self.shared.store.create(&self.page_key(found.id), bytes).await?;
+        duramen_failpoint::reached(Point::CheckpointPage);
         self.shared.pages.lock().put(found.id, Arc::new(page));
         Ok(Arc::new(found))
     }

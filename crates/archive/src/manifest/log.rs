@@ -3,6 +3,7 @@
 use std::fmt;
 use std::sync::Arc;
 
+use duramen_failpoint::Point;
 use duramen_types::{BranchName, DecodeError, Index, ManifestNumber, ShardId};
 use futures::stream::{self, StreamExt, TryStreamExt};
 use parking_lot::{Mutex, RwLock};
@@ -29,6 +30,9 @@ pub struct LogOptions {
 
 impl Default for LogOptions {
     fn default() -> Self {
+        if duramen_failpoint::wants_small_pages() {
+            return Self { checkpoint_every: 3, rows_per_page: 2 };
+        }
         Self { checkpoint_every: 256, rows_per_page: MAX_ROWS_PER_PAGE }
     }
 }
@@ -174,6 +178,7 @@ impl ManifestLog {
             Err(Error::Exists(at)) => return Err(Error::Lost { key: at.key, url: at.url }),
             Err(error) => return Err(error),
         }
+        duramen_failpoint::reached(Point::ManifestCreated);
         self.publish(state);
         self.checkpoint_if_due().await;
         Ok(number)
