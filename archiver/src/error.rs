@@ -1,6 +1,6 @@
 //! What can keep a shard from being archived.
 
-use duramen_types::{EntryId, Index, ShardId};
+use duramen_types::{BranchName, EntryId, Index, ShardId};
 
 /// Why archiving a shard failed; what was committed before stays committed.
 #[derive(Debug, thiserror::Error)]
@@ -18,6 +18,14 @@ pub enum Error {
         "shard {shard}: the log does not hold index {index}, which follows the archived history; run `duramen-restore repair`"
     )]
     NotInLog { shard: ShardId, index: Index },
+    /// The archived history is another log's: somebody writes the branch with this one's identity.
+    #[error(
+        "shard {shard}: another node archives branch {branch} as if it were this one: this log {found}, and the archive \
+         holds index {index}. Is a copy of this data directory in use, or was it put back from one? Only one of them can go \
+         on: stop the other node or this one. To go on from the archive, start in an empty directory that \
+         `duramen-restore hydrate` fills; what only this node took stays in its own"
+    )]
+    Rival { shard: ShardId, branch: BranchName, index: Index, found: String },
     #[error("shard {shard}: {source}")]
     Segment { shard: ShardId, source: duramen_archive::WriteError },
     #[error("shard {shard}: the work was cancelled: {reason}")]
@@ -33,7 +41,11 @@ impl Error {
             Self::Archive { source, .. } => source.is_retryable(),
             Self::History { source, .. } => source.is_retryable(),
             Self::Cancelled { .. } => true,
-            Self::Log { .. } | Self::Entry { .. } | Self::NotInLog { .. } | Self::Segment { .. } => false,
+            Self::Log { .. }
+            | Self::Entry { .. }
+            | Self::NotInLog { .. }
+            | Self::Rival { .. }
+            | Self::Segment { .. } => false,
         }
     }
 }

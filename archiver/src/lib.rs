@@ -6,8 +6,10 @@
 mod build;
 mod error;
 mod orphans;
+mod rival;
 mod shard;
 
 pub use error::{Error, Result};
 pub use orphans::{Orphans, collect_orphans};
+pub use rival::check_own;
 pub use shard::{Cut, Settings, ShardArchiver, Snapshotted};

@@ -10,7 +10,7 @@ use duramen_archive::{
     Blocking, BranchView, Closed, ClosedShard, ClosedTimes, Committer, History, HistoryOptions, Owner,
     Random, SegmentCache, Store,
 };
-use duramen_archiver::{Cut, Settings, ShardArchiver};
+use duramen_archiver::{Cut, Settings, ShardArchiver, check_own};
 use duramen_types::{
     BranchName, Clock, Compression, Entry, HybridTime, Index, NodeId, SegmentId, ShardId, counted,
 };
@@ -84,6 +84,7 @@ pub async fn run(
     for shard in view.shard_ids() {
         let log = view.log(shard).await?.clone();
         let boundary = history.state_at(&view.shard(shard).await?, log.tip().end).await?;
+        check_own(&wal, &branch, shard, log.tip())?;
         let mut archiver = ShardArchiver::new(log, boundary, settings.clone()).await?;
         // A sole voter's log is committed as far as it reaches. What the node wrote for itself is archived along with
         // what users caused, never for its own sake.

@@ -18,7 +18,7 @@ use tokio::task::JoinHandle;
 use tracing::Instrument as _;
 
 use crate::build::{Built, Recipe, build};
-use crate::{Error, Result};
+use crate::{Error, Result, check_own};
 
 /// A span for traces only, which a node sends where a collector is configured.
 macro_rules! traced {
@@ -294,11 +294,12 @@ impl ShardArchiver {
     }
 
     /// Begins again from what the store says: after another writer's manifest won, or a commit whose outcome is
-    /// unknown.
-    pub async fn reload(&mut self, view: &BranchView, history: &History) -> Result<()> {
+    /// unknown. [`Error::Rival`] where what the store says is not `wal`'s history; this archiver stays as it was then.
+    pub async fn reload(&mut self, wal: &Wal, view: &BranchView, history: &History) -> Result<()> {
         let shard = self.shard;
         let archive = |source| Error::Archive { shard, source };
         self.log.refresh().await.map_err(archive)?;
+        check_own(wal, self.log.branch(), shard, self.log.tip())?;
         let shard_view = view.shard(shard).await.map_err(archive)?;
         let boundary = history.state_at(&shard_view, shard_view.tip().end).await;
         let boundary = boundary.map_err(|source| Error::History { shard, source })?;

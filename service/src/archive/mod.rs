@@ -12,6 +12,7 @@ mod trouble;
 use std::ops::Range;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
@@ -119,6 +120,8 @@ struct Shared {
     /// Cancelled when the tasks are to end.
     stopping: CancellationToken,
     troubles: trouble::Troubles,
+    /// Another node was found to archive the branch.
+    rival: AtomicBool,
     /// When the store was last asked whether it answers; monotonic.
     probed: tokio::sync::Mutex<Option<Duration>>,
     closed_through: Mutex<Option<HybridTime>>,
@@ -159,6 +162,7 @@ impl ArchiveTask {
             pending: shards.iter().map(|_| Pending::default()).collect(),
             shards,
             troubles: trouble::Troubles::new(Arc::clone(&clock)),
+            rival: AtomicBool::new(false),
             probed: tokio::sync::Mutex::new(None),
             clock,
             metrics,
@@ -252,6 +256,10 @@ impl ArchiveTask {
                 return Err(self.no_answer());
             };
             let shard = archiver.shard();
+            if self.shared.has_rival() {
+                let why = self.shared.troubles.sentence().unwrap_or_default();
+                return Err(Error::new(Code::Unavailable, why));
+            }
             match self.bounded(async { Ok(archiver.snapshot().await) }).await? {
                 Ok(Some(snapshot)) => written.push(serde_json::json!({
                     "shard": shard, "index": snapshot.index, "bytes": snapshot.bytes,

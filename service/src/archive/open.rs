@@ -10,7 +10,7 @@ use duramen_archive::{
     Blocking, BranchView, Closed, ClosedTimes, Committer, History, HistoryOptions, Identity, Owner,
     SegmentCache, Store, StoreOptions,
 };
-use duramen_archiver::ShardArchiver;
+use duramen_archiver::{ShardArchiver, check_own};
 use duramen_types::{ArchiveId, BranchName, ClusterId, Compression, HybridTime};
 use tokio::sync::Semaphore;
 
@@ -134,8 +134,7 @@ impl Shared {
         for shard in &self.shards {
             let log = view.log(shard.id).await.map_err(text)?.clone();
             let end = log.tip().end;
-            let local = end.previous().and_then(|last| self.wal.term_of(shard.id, last));
-            if end > shard.recovered_end || local.is_some_and(|term| term != log.tip().term) {
+            if end > shard.recovered_end {
                 return Err(format!(
                     "shard {}: the archive holds entries to index {end} that this node's log, which ended at {}, does not \
                      continue: the data directory is older than its archive. Start from the archive instead: \
@@ -143,6 +142,7 @@ impl Shared {
                     shard.id, shard.recovered_end
                 ));
             }
+            check_own(&self.wal, &settings.branch, shard.id, log.tip()).map_err(|error| error.to_string())?;
             let shard_view = view.shard(shard.id).await.map_err(text)?;
             let boundary = history.state_at(&shard_view, end).await.map_err(|error| error.to_string())?;
             let archiver = ShardArchiver::new(log, boundary, archiver.clone()).await;

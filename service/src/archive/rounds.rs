@@ -93,6 +93,10 @@ async fn rounds(shared: Arc<Shared>, opened: Arc<Opened>) {
                 shared.activity.notify_one();
             }
         }
+        if shared.has_rival() {
+            // For good: somebody has to decide which of the two goes on.
+            return;
+        }
         shared.retain(&opened).await;
     }
 }
@@ -102,6 +106,9 @@ impl Shared {
     pub(super) async fn round(&self, opened: &Opened) -> bool {
         // A flush comes between two rounds: closed objects are written in the order of their times.
         let _one_at_a_time = self.rounds.lock().await;
+        if self.has_rival() {
+            return false;
+        }
         // A closed object in another archive, put in this one's place meanwhile, would lie about that one's shards.
         if let Some(archive) = self.settings.id
             && let Err(error) = identify(&self.store, archive).await
@@ -131,7 +138,8 @@ impl Shared {
             .filter(|item| self.wal.log_state(item.shard).flushed >= item.end)
             .map(|item| ClosedShard { end: item.end.min(self.user_end(item.shard, item.end)), ..item })
             .collect();
-        if items.is_empty() {
+        // What another writes the shards of, this node can't close.
+        if items.is_empty() || self.has_rival() {
             return false;
         }
         let previous = *self.last_closed.lock();
@@ -174,6 +182,9 @@ impl Shared {
             return false;
         }
         let mut archiver = archiver.lock().await;
+        if self.has_rival() {
+            return false;
+        }
         let part = Part::Shard(shard.id);
         let mut pause = FIRST_RETRY;
         loop {
@@ -212,7 +223,8 @@ impl Shared {
                 Err(error) => {
                     self.failed(part, error.to_string());
                     // After a lost race, or a commit of unknown outcome, only the store knows where the history ends.
-                    if !self.reopen(opened, shard, &mut archiver, &error).await && !error.is_retryable() {
+                    let reopened = self.reopen(opened, shard, &mut archiver, &error).await;
+                    if self.has_rival() || !reopened && !error.is_retryable() {
                         return false;
                     }
                     tokio::time::sleep(pause).await;
@@ -220,6 +232,11 @@ impl Shared {
                 }
             }
         }
+    }
+
+    /// Whether another node archives the branch, which ends this one's archiving until it is started anew.
+    pub(super) fn has_rival(&self) -> bool {
+        self.rival.load(Ordering::Acquire)
     }
 
     /// Makes what is to be archived durable here first: with `fsync = "interval"` a crash could take it back, and then the
@@ -240,10 +257,16 @@ impl Shared {
         archiver: &mut duramen_archiver::ShardArchiver,
         why: &duramen_archiver::Error,
     ) -> bool {
-        match archiver.reload(&opened.view, &opened.history).await {
+        match archiver.reload(&self.wal, &opened.view, &opened.history).await {
             Ok(()) => {
                 opened.reached(shard, archiver.boundary());
                 true
+            }
+            Err(error @ duramen_archiver::Error::Rival { .. }) => {
+                self.failed(Part::Shard(shard.id), error.to_string());
+                // Nothing of this node's history belongs into the archive any more, of no shard.
+                self.rival.store(true, Ordering::Release);
+                false
             }
             Err(error) => {
                 // What was wrong first may be the cause of both.

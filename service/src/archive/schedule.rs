@@ -71,6 +71,9 @@ fn job(
 
 impl Shared {
     async fn take_snapshots(&self, opened: &Opened) {
+        if self.has_rival() {
+            return;
+        }
         let mut complete = true;
         for archiver in &opened.archivers {
             let mut archiver = archiver.lock().await;
