@@ -5,6 +5,7 @@
 //! - [`programs()`] builds the four programs once and says where they are.
 //! - [`Tool`] runs one of them to its end; [`Shell`] runs the commands of a document.
 //! - [`NodeProcess`] is a running `duramen serve`: killed, stopped, started again; its output is shown when a test fails.
+//! - [`Load`] appends numbered records until it is told to stop, and knows which must be there then.
 //! - [`setting()`] is what the environment says of a test.
 //! - [`tool()`] finds programs that checks of files need, and [`run()`] runs one.
 //!
@@ -14,6 +15,7 @@
 mod deadline;
 mod external;
 mod in_process;
+mod load;
 mod minio;
 mod node;
 mod process;
@@ -26,6 +28,7 @@ mod tool;
 
 pub use deadline::Deadline;
 pub use external::{python, run, tool};
+pub use load::{Load, Written, agent, number_of, numbers};
 pub use node::{NodeProcess, NodeSettings};
 pub use process::{Process, Signal};
 pub use programs::{Programs, programs};

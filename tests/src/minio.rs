@@ -6,18 +6,23 @@ use std::process::Command;
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
+use parking_lot::Mutex;
 use tempfile::TempDir;
 
 use crate::s3::{Credentials, REGION};
-use crate::{Deadline, Process};
+use crate::{Deadline, Process, Signal};
+
+/// The name of the folder that holds its buckets.
+const DATA: &str = "data";
 
 /// A MinIO server with a temporary directory; killed when dropped.
 #[derive(Debug)]
 pub(crate) struct Minio {
     pub address: SocketAddr,
+    program: PathBuf,
     // Before the directory: nothing writes there once it goes.
-    _process: Process,
-    _directory: TempDir,
+    process: Mutex<Process>,
+    directory: TempDir,
 }
 
 /// The program: `minio` on `PATH`, else the cached build, else a new one.
@@ -52,33 +57,70 @@ impl Minio {
     fn start_once(program: &Path) -> Result<Self> {
         let directory = tempfile::Builder::new().prefix("duramen-minio-").tempdir()?;
         let address = free_port()?;
-        let credentials = Credentials::ours();
-        let mut command = Command::new(program);
-        command
-            .args(["server", "--quiet", "--address", &address.to_string()])
-            .args(["--console-address", &free_port()?.to_string()])
-            .arg("--certs-dir")
-            .arg(directory.path().join("certs"))
-            .arg(directory.path().join("data"))
-            // What the machine says about other servers is not meant for this one.
-            .env_clear()
-            .env("HOME", directory.path())
-            .env("MINIO_ROOT_USER", &credentials.access_key)
-            .env("MINIO_ROOT_PASSWORD", &credentials.secret_key)
-            .env("MINIO_REGION", REGION)
-            .env("MINIO_BROWSER", "off")
-            .env("MINIO_UPDATE", "off");
-        let mut process = Process::start("minio", &mut command)?;
-        // Its health page says yes before it takes requests: it is ready once it knows that a bucket is not there.
-        let endpoint = format!("http://{address}");
-        process.wait_until(Deadline::after_secs(60), || {
-            match credentials.ask("GET", &endpoint, "readiness")? {
-                (404, _) => Ok(()),
-                (status, body) => bail!("it answers {status}: {body}"),
-            }
-        })?;
-        Ok(Self { address, _process: process, _directory: directory })
+        let process = Mutex::new(serve(program, address, directory.path())?);
+        Ok(Self { address, program: program.to_owned(), process, directory })
     }
+
+    pub fn signal(&self, signal: Signal) -> Result<()> {
+        self.process.lock().signal(signal)
+    }
+
+    pub fn kill(&self) -> Result<()> {
+        self.process.lock().kill_9().map(drop)
+    }
+
+    /// Starts it where it was, after [`Self::kill`].
+    pub fn start_again(&self) -> Result<()> {
+        // A connection of somebody else may have the port for a moment.
+        let deadline = Deadline::after_secs(60);
+        loop {
+            match serve(&self.program, self.address, self.directory.path()) {
+                Ok(process) => {
+                    *self.process.lock() = process;
+                    return Ok(());
+                }
+                Err(error) if deadline.has_passed() => {
+                    return Err(error.context("MinIO does not start again"));
+                }
+                Err(_) => {}
+            }
+        }
+    }
+
+    /// Where its data is; it must not run while that is moved.
+    pub fn data(&self) -> PathBuf {
+        self.directory.path().join(DATA)
+    }
+}
+
+/// A MinIO that serves what is in `directory`; it takes requests when this returns.
+fn serve(program: &Path, address: SocketAddr, directory: &Path) -> Result<Process> {
+    let credentials = Credentials::ours();
+    let mut command = Command::new(program);
+    command
+        .args(["server", "--quiet", "--address", &address.to_string()])
+        .args(["--console-address", &free_port()?.to_string()])
+        .arg("--certs-dir")
+        .arg(directory.join("certs"))
+        .arg(directory.join(DATA))
+        // What the machine says about other servers is not meant for this one.
+        .env_clear()
+        .env("HOME", directory)
+        .env("MINIO_ROOT_USER", &credentials.access_key)
+        .env("MINIO_ROOT_PASSWORD", &credentials.secret_key)
+        .env("MINIO_REGION", REGION)
+        .env("MINIO_BROWSER", "off")
+        .env("MINIO_UPDATE", "off");
+    let mut process = Process::start("minio", &mut command)?;
+    // Its health page says yes before it takes requests: it is ready once it knows that a bucket is not there.
+    let endpoint = format!("http://{address}");
+    process.wait_until(Deadline::after_secs(60), || {
+        match credentials.ask("GET", &endpoint, "readiness")? {
+            (404, _) => Ok(()),
+            (status, body) => bail!("it answers {status}: {body}"),
+        }
+    })?;
+    Ok(process)
 }
 
 /// Whether it is a MinIO that answers at `endpoint`; the error says what does instead.

@@ -12,6 +12,7 @@ use object_store::path::Path;
 use object_store::signer::Signer;
 use parking_lot::Mutex;
 
+use crate::Signal;
 use crate::in_process::InProcessServer;
 use crate::minio::{self, Minio};
 
@@ -46,13 +47,8 @@ pub struct S3Server {
 #[derive(Debug)]
 enum Server {
     External,
-    /// Held for its life only.
-    Minio {
-        _minio: Minio,
-    },
-    InProcess {
-        server: InProcessServer,
-    },
+    Minio { minio: Minio },
+    InProcess { server: InProcessServer },
 }
 
 /// The S3 server of this run: the one that `DURAMEN_TEST_S3_ENDPOINT` names, else MinIO (from `PATH`, the cache, or built
@@ -173,7 +169,7 @@ impl S3Server {
     fn start_minio(program: &std::path::Path) -> Result<Self> {
         let minio = Minio::start(program)?;
         let endpoint = format!("http://{}", minio.address);
-        Ok(Self::ours(endpoint, Server::Minio { _minio: minio }))
+        Ok(Self::ours(endpoint, Server::Minio { minio }))
     }
 
     fn external(endpoint: &str) -> Self {
@@ -222,12 +218,47 @@ impl S3Server {
         static NEXT: AtomicU64 = AtomicU64::new(0);
         let number = NEXT.fetch_add(1, Ordering::Relaxed);
         let name = format!("duramen-test-{}-{number}", uuid::Uuid::new_v4().simple());
-        let (status, body) = self.credentials.ask("PUT", &self.endpoint, &name)?;
+        self.make_bucket(&name)?;
+        let store = Arc::new(self.credentials.store(&self.endpoint, &name)?);
+        Ok(Bucket { server: Arc::clone(self), name, store })
+    }
+
+    /// Makes a bucket of this name, as one that lost its data lacks it.
+    pub fn make_bucket(&self, name: &str) -> Result<()> {
+        let (status, body) = self.credentials.ask("PUT", &self.endpoint, name)?;
         if status != 200 {
             bail!("{} makes no bucket: {status} {body}", self.endpoint);
         }
-        let store = Arc::new(self.credentials.store(&self.endpoint, &name)?);
-        Ok(Bucket { server: Arc::clone(self), name, store })
+        Ok(())
+    }
+
+    fn ours_to_stop(&self) -> Result<&Minio> {
+        match &self.server {
+            Server::Minio { minio } => Ok(minio),
+            Server::External | Server::InProcess { .. } => {
+                bail!("{} is no MinIO that these tests started", self.endpoint)
+            }
+        }
+    }
+
+    /// Sends its MinIO a signal.
+    pub fn signal(&self, signal: Signal) -> Result<()> {
+        self.ours_to_stop()?.signal(signal)
+    }
+
+    /// Kills its MinIO as `kill -9` does.
+    pub fn kill(&self) -> Result<()> {
+        self.ours_to_stop()?.kill()
+    }
+
+    /// Starts its MinIO at the same address, after [`Self::kill`]; it takes requests when this returns.
+    pub fn start_again(&self) -> Result<()> {
+        self.ours_to_stop()?.start_again()
+    }
+
+    /// Where a killed MinIO has its buckets: to take them away, and put them back.
+    pub fn data(&self) -> Result<PathBuf> {
+        Ok(self.ours_to_stop()?.data())
     }
 }
 
