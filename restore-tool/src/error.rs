@@ -137,19 +137,10 @@ impl Error {
     /// Whether stored bytes are damaged, altered or missing.
     pub fn is_damage(&self) -> bool {
         match self {
-            Self::Archive(error) | Self::Segment(SegmentError::Store(error)) => is_archive_damage(error),
-            Self::Segment(
-                SegmentError::Damaged { .. } | SegmentError::Altered { .. } | SegmentError::Swapped { .. },
-            )
-            | Self::History(
-                HistoryError::Snapshot { .. }
-                | HistoryError::Inconsistent { .. }
-                | HistoryError::Replay { .. }
-                | HistoryError::Diverged { .. }
-                | HistoryError::Gap { .. }
-                | HistoryError::Batch { .. },
-            )
-            | Self::Gap { .. }
+            Self::Archive(error) => error.is_damage(),
+            Self::Segment(error) => error.is_damage(),
+            Self::History(error) => error.is_damage(),
+            Self::Gap { .. }
             | Self::MissingObjects { .. }
             | Self::Altered { .. }
             | Self::Batch { .. }
@@ -195,21 +186,6 @@ impl From<HistoryError> for Error {
             other => Self::History(other),
         }
     }
-}
-
-/// Whether an error says that an object is not what it should be, or not there.
-pub(crate) const fn is_archive_damage(error: &duramen_archive::Error) -> bool {
-    use duramen_archive::Error as E;
-    matches!(
-        error,
-        E::Missing(_)
-            | E::WrongSize { .. }
-            | E::TooLarge { .. }
-            | E::Damaged { .. }
-            | E::AlteredInStore(_)
-            | E::Gap { .. }
-            | E::Discontinuous { .. }
-    )
 }
 
 /// The beginning of a list that may be long.

@@ -12,7 +12,7 @@ use object_store::client::{HttpError, HttpErrorKind};
 use object_store::path::Path;
 use object_store::{
     CopyOptions, Error, GetOptions, GetResult, GetResultPayload, ListResult, MultipartUpload, ObjectMeta,
-    ObjectStore, PutMultipartOptions, PutOptions, PutPayload, PutResult, Result,
+    ObjectStore, ObjectStoreExt, PutMultipartOptions, PutOptions, PutPayload, PutResult, Result,
 };
 use parking_lot::Mutex;
 use rand::rngs::StdRng;
@@ -24,8 +24,10 @@ use rand::{Rng, SeedableRng};
 pub struct Weather {
     /// Refused with an internal error or a broken connection, without an effect.
     pub errors: u32,
-    /// Refused with `SlowDown`.
+    /// Refused with `SlowDown`, or as too many.
     pub throttled: u32,
+    /// Refused because it is not allowed; a thousand are all of them.
+    pub denied: u32,
     /// A write that is carried out, and whose answer is lost: a time-out, or "already exists" for a retry inside.
     pub lost_answers: u32,
     /// Never answered, with or without an effect.
@@ -46,6 +48,7 @@ impl Weather {
         Self {
             errors: 0,
             throttled: 0,
+            denied: 0,
             lost_answers: 0,
             hangs: 0,
             damaged_bodies: 0,
@@ -62,6 +65,7 @@ impl Weather {
         let mut weather = Self {
             errors: rate(),
             throttled: rate(),
+            denied: rate() / 8,
             lost_answers: rate(),
             hangs: rate() / 8,
             damaged_bodies: rate() / 4,
@@ -69,7 +73,11 @@ impl Weather {
             ..Self::clear()
         };
         weather.latency = Duration::from_millis(random.random_range(1..2000));
-        weather.down = random.random_ratio(1, 5);
+        match random.random_range(0..10) {
+            0 | 1 => weather.down = true,
+            2 => weather.denied = 1000,
+            _ => {}
+        }
         weather
     }
 }
@@ -92,6 +100,7 @@ enum Fault {
     None,
     Error,
     Throttled,
+    Denied,
     LostAnswer,
     AlreadyExists,
     HangsBefore,
@@ -145,6 +154,8 @@ impl State {
         let weather = self.weather;
         let fault = if down || hit(weather.errors) {
             Fault::Error
+        } else if hit(weather.denied) {
+            Fault::Denied
         } else if hit(weather.throttled) {
             Fault::Throttled
         } else if hit(weather.hangs) {
@@ -166,8 +177,19 @@ fn broken(kind: HttpErrorKind) -> Error {
     Error::Generic { store: "simulated", source: Box::new(HttpError::new(kind, cause)) }
 }
 
-fn throttled() -> Error {
-    Error::Generic { store: "simulated", source: "status code: 503, SlowDown".into() }
+/// What a request without an effect is answered with.
+fn refused(fault: Fault, path: &str) -> Option<Error> {
+    let generic = |said: &'static str| Error::Generic { store: "simulated", source: said.into() };
+    match fault {
+        Fault::Error => Some(broken(HttpErrorKind::Interrupted)),
+        Fault::Throttled if path.len().is_multiple_of(2) => Some(generic("status code: 503, SlowDown")),
+        Fault::Throttled => Some(generic("status code: 429, Too Many Requests")),
+        Fault::Denied => Some(Error::PermissionDenied {
+            path: path.to_owned(),
+            source: "status code: 403, AccessDenied".into(),
+        }),
+        _ => None,
+    }
 }
 
 impl fmt::Display for FaultyStore {
@@ -185,9 +207,11 @@ impl fmt::Debug for FaultyStore {
 #[async_trait]
 impl ObjectStore for FaultyStore {
     async fn put_opts(&self, path: &Path, payload: PutPayload, options: PutOptions) -> Result<PutResult> {
-        match self.fault(true).await {
-            Fault::Error => Err(broken(HttpErrorKind::Interrupted)),
-            Fault::Throttled => Err(throttled()),
+        let fault = self.fault(true).await;
+        if let Some(error) = refused(fault, path.as_ref()) {
+            return Err(error);
+        }
+        match fault {
             Fault::HangsBefore => std::future::pending().await,
             Fault::HangsAfter => {
                 let _ = self.inner.put_opts(path, payload, options).await;
@@ -201,7 +225,7 @@ impl ObjectStore for FaultyStore {
                 let _ = self.inner.put_opts(path, payload, options).await;
                 Err(Error::AlreadyExists { path: path.to_string(), source: "status code: 412".into() })
             }
-            Fault::None | Fault::Damaged => self.inner.put_opts(path, payload, options).await,
+            _ => self.inner.put_opts(path, payload, options).await,
         }
     }
 
@@ -215,11 +239,11 @@ impl ObjectStore for FaultyStore {
 
     async fn get_opts(&self, path: &Path, options: GetOptions) -> Result<GetResult> {
         let fault = self.fault(false).await;
-        match fault {
-            Fault::Error => return Err(broken(HttpErrorKind::Interrupted)),
-            Fault::Throttled => return Err(throttled()),
-            Fault::HangsBefore | Fault::HangsAfter => std::future::pending().await,
-            _ => {}
+        if let Some(error) = refused(fault, path.as_ref()) {
+            return Err(error);
+        }
+        if matches!(fault, Fault::HangsBefore | Fault::HangsAfter) {
+            std::future::pending::<()>().await;
         }
         let found = self.inner.get_opts(path, options).await?;
         if fault != Fault::Damaged || found.range.is_empty() {
@@ -239,11 +263,32 @@ impl ObjectStore for FaultyStore {
     }
 
     fn delete_stream(&self, paths: BoxStream<'static, Result<Path>>) -> BoxStream<'static, Result<Path>> {
-        self.inner.delete_stream(paths)
+        // One request each, as an archive's store makes them.
+        let (inner, state) = (Arc::clone(&self.inner), Arc::clone(&self.state));
+        let delete = move |path: Result<Path>| {
+            let (inner, state) = (Arc::clone(&inner), Arc::clone(&state));
+            async move {
+                let path = path?;
+                let (latency, fault) = state.lock().draw(true);
+                tokio::time::sleep(latency).await;
+                match (refused(fault, path.as_ref()), fault) {
+                    (Some(error), _) => return Err(error),
+                    (None, Fault::HangsBefore) => std::future::pending().await,
+                    _ => {}
+                }
+                inner.delete(&path).await?;
+                match fault {
+                    Fault::HangsAfter => std::future::pending().await,
+                    Fault::LostAnswer | Fault::AlreadyExists => Err(broken(HttpErrorKind::Timeout)),
+                    _ => Ok(path),
+                }
+            }
+        };
+        paths.then(delete).boxed()
     }
 
     fn list(&self, prefix: Option<&Path>) -> BoxStream<'static, Result<ObjectMeta>> {
-        self.listed(self.inner.list(prefix))
+        self.listed(prefix, self.inner.list(prefix))
     }
 
     fn list_with_offset(
@@ -251,7 +296,7 @@ impl ObjectStore for FaultyStore {
         prefix: Option<&Path>,
         offset: &Path,
     ) -> BoxStream<'static, Result<ObjectMeta>> {
-        self.listed(self.inner.list_with_offset(prefix, offset))
+        self.listed(prefix, self.inner.list_with_offset(prefix, offset))
     }
 
     async fn list_with_delimiter(&self, prefix: Option<&Path>) -> Result<ListResult> {
@@ -264,16 +309,20 @@ impl ObjectStore for FaultyStore {
 }
 
 impl FaultyStore {
-    fn listed(&self, list: BoxStream<'static, Result<ObjectMeta>>) -> BoxStream<'static, Result<ObjectMeta>> {
-        let state = Arc::clone(&self.state);
+    fn listed(
+        &self,
+        prefix: Option<&Path>,
+        list: BoxStream<'static, Result<ObjectMeta>>,
+    ) -> BoxStream<'static, Result<ObjectMeta>> {
+        let (state, prefix) = (Arc::clone(&self.state), prefix.map(ToString::to_string).unwrap_or_default());
         async move {
             let (latency, fault) = state.lock().draw(false);
             tokio::time::sleep(latency).await;
-            match fault {
-                Fault::Error => return Err(broken(HttpErrorKind::Interrupted)),
-                Fault::Throttled => return Err(throttled()),
-                Fault::HangsBefore | Fault::HangsAfter => std::future::pending().await,
-                _ => {}
+            if let Some(error) = refused(fault, &prefix) {
+                return Err(error);
+            }
+            if matches!(fault, Fault::HangsBefore | Fault::HangsAfter) {
+                std::future::pending::<()>().await;
             }
             let mut found: Vec<ObjectMeta> = list.try_collect().await?;
             let mut state = state.lock();

@@ -150,6 +150,21 @@ impl Error {
         )
     }
 
+    /// Whether what the store has is not what it should have: damaged, gone, or another object. Not so where it only can't be
+    /// asked, for whatever reason.
+    pub const fn is_damage(&self) -> bool {
+        matches!(
+            self,
+            Self::Missing(_)
+                | Self::WrongSize { .. }
+                | Self::TooLarge { .. }
+                | Self::Damaged { .. }
+                | Self::AlteredInStore(_)
+                | Self::Gap { .. }
+                | Self::Discontinuous { .. }
+        )
+    }
+
     /// Whether the failed call may have changed the archive all the same.
     pub const fn may_have_had_effect(&self) -> bool {
         match self {

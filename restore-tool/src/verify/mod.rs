@@ -29,7 +29,6 @@ use uuid::Uuid;
 
 use newest::Newest;
 
-use crate::error::is_archive_damage;
 use crate::{Error, Observer, Result, Step};
 
 /// How an archive is verified.
@@ -101,13 +100,25 @@ impl Context {
         self.found.lock().insert((key.to_string(), problem.into()));
     }
 
+    fn keys_found(&self) -> BTreeSet<String> {
+        self.found.lock().iter().map(|(key, _)| key.clone()).collect()
+    }
+
     /// Finds what earlier verdicts saw and is gone; comes last.
-    fn find_missing(&self) {
-        for (key, verdict) in self.newest.missing() {
-            if !self.found.lock().iter().any(|(found, _)| *found == key) {
-                self.find(key, format!("it is missing: {verdict} saw it"));
+    async fn find_missing(&self) -> Result<()> {
+        let found = self.keys_found();
+        for (name, verdict) in self.newest.missing() {
+            let Some(key) = ObjectKey::parse(&name).filter(|_| !found.contains(&name)) else { continue };
+            // A listing may be behind.
+            match self.store.size(&key).await {
+                Ok(_) => {}
+                Err(duramen_archive::Error::Missing(_)) => {
+                    self.find(name, format!("it is missing: {verdict} saw it"));
+                }
+                Err(error) => return Err(error.into()),
             }
         }
+        Ok(())
     }
 
     pub(crate) fn looked_at(&self, bytes: u64) {
@@ -121,7 +132,7 @@ impl Context {
         match result {
             Ok(value) => Ok(Some(value)),
             Err(error)
-                if is_archive_damage(&error)
+                if error.is_damage()
                     || matches!(
                         error,
                         duramen_archive::Error::NotSupported { .. } | duramen_archive::Error::Newer { .. }
@@ -184,9 +195,26 @@ fn plain(error: &duramen_archive::Error) -> String {
 /// Verifies `branch` with its ancestors, and records a verdict in the archive.
 ///
 /// Damage is no error: it is in the report, each finding with the object that it concerns. An error means that the
-/// archive could not be looked at. Reads only, but for the verdict; safe while nodes write.
+/// archive could not be looked at. Reads only, but for the verdict; safe while nodes write. What is found is looked at once
+/// more: a finding is what two looks have in common, so that what was altered on the way here is not called damage there.
 pub async fn verify(store: &Store, branch: &BranchName, options: &VerifyOptions) -> Result<VerifyReport> {
     let start = store.clock().monotonic();
+    let (context, shards, since) = look(store, branch, options).await?;
+    if context.found.lock().is_empty() {
+        return report(&context, shards, since, start).await;
+    }
+    let first = context.keys_found();
+    let (context, shards, since) = look(store, branch, options).await?;
+    context.found.lock().retain(|(key, _)| first.contains(key));
+    report(&context, shards, since, start).await
+}
+
+/// Looks at everything once; gives what was found, and the verdict that it went on from.
+async fn look(
+    store: &Store,
+    branch: &BranchName,
+    options: &VerifyOptions,
+) -> Result<(Arc<Context>, Vec<VerifiedShard>, Option<Uuid>)> {
     let identity = Identity::open(store).await?;
     let mut context = Context {
         store: store.clone(),
@@ -225,12 +253,12 @@ pub async fn verify(store: &Store, branch: &BranchName, options: &VerifyOptions)
     let shards = match view {
         Some(view) => {
             let shards = verify_shards(&context, &view).await?;
-            context.find_missing();
+            context.find_missing().await?;
             shards
         }
         None => Vec::new(),
     };
-    report(&context, shards, since.map(|verdict| verdict.id), start).await
+    Ok((context, shards, since.map(|verdict| verdict.id)))
 }
 
 /// The line of branches; `None` where it can't be opened, which is found then.

@@ -458,7 +458,8 @@ fn no_answer(url: &str) -> Error {
 }
 
 fn archive_error(error: &HistoryError) -> Error {
-    let code = if error.is_retryable() { Code::Unavailable } else { Code::Corruption };
+    // A store that refuses, or has no such bucket, says nothing of what it holds.
+    let code = if error.is_damage() { Code::Corruption } else { Code::Unavailable };
     Error::new(code, error.to_string())
 }
 

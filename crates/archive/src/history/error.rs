@@ -50,4 +50,19 @@ impl HistoryError {
             | Self::Interrupted => false,
         }
     }
+
+    /// Whether the history is damaged, and not only out of reach.
+    pub const fn is_damage(&self) -> bool {
+        match self {
+            Self::Archive(error) => error.is_damage(),
+            Self::Segment(error) => error.is_damage(),
+            Self::Snapshot { .. }
+            | Self::Inconsistent { .. }
+            | Self::Replay { .. }
+            | Self::Diverged { .. }
+            | Self::Gap { .. }
+            | Self::Batch { .. } => true,
+            Self::BeyondEnd { .. } | Self::Interrupted => false,
+        }
+    }
 }

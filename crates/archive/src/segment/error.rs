@@ -50,4 +50,18 @@ impl SegmentError {
             | Self::Interrupted { .. } => false,
         }
     }
+
+    /// Whether the segment is damaged, and not only out of reach.
+    pub const fn is_damage(&self) -> bool {
+        match self {
+            Self::Store(error) => error.is_damage(),
+            Self::Damaged { .. }
+            | Self::Altered { .. }
+            | Self::Swapped { .. }
+            | Self::Dropped { .. }
+            | Self::NotHeld { .. }
+            | Self::Local { .. } => true,
+            Self::Encrypted { .. } | Self::Interrupted { .. } => false,
+        }
+    }
 }

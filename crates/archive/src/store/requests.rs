@@ -113,6 +113,8 @@ enum Occupant {
     Mine,
     Another,
     Nobody,
+    /// The answer ended early, and was ours as far as it went.
+    BrokeOff,
 }
 
 pub(super) async fn create(store: &Store, key: &ObjectKey, bytes: &Bytes) -> Result<()> {
@@ -137,6 +139,10 @@ async fn create_once(store: &Store, at: &At, path: &Path, bytes: &Bytes) -> Resu
     match occupant(store, at, path, bytes).await {
         Ok(Occupant::Mine) => Ok(()),
         Ok(Occupant::Another) => Err(Error::Exists(at.clone())),
+        Ok(Occupant::BrokeOff) => {
+            let reason = "its answer broke off when the object was read back".to_owned();
+            Err(Error::Unavailable { at: at.clone(), attempts: 1, reason })
+        }
         Ok(Occupant::Nobody) => Err(match error {
             Error::Exists(at) => {
                 let reason = "it answered \"already exists\", and nothing is there".to_owned();
@@ -169,7 +175,7 @@ async fn occupant(store: &Store, at: &At, path: &Path, bytes: &Bytes) -> Result<
                 None => return Ok(Occupant::Another),
             }
         }
-        Ok(if rest.is_empty() { Occupant::Mine } else { Occupant::Another })
+        Ok(if rest.is_empty() { Occupant::Mine } else { Occupant::BrokeOff })
     };
     store.once(at, length(bytes), compare).await
 }
@@ -198,9 +204,7 @@ pub(super) async fn get(store: &Store, key: &ObjectKey, limit: u64) -> Result<By
         };
         match store.once(&at, limit, request).await? {
             (Some(bytes), size) if length(&bytes) == size => Ok(bytes),
-            (Some(bytes), expected) => {
-                Err(Error::WrongSize { at: at.clone(), expected, found: length(&bytes) })
-            }
+            (Some(bytes), expected) => Err(broke_off(&at, &bytes, expected)),
             (None, size) => Err(Error::TooLarge { at: at.clone(), size, limit }),
         }
     };
@@ -209,6 +213,12 @@ pub(super) async fn get(store: &Store, key: &ObjectKey, limit: u64) -> Result<By
 
 pub(super) async fn get_range(store: &Store, key: &ObjectKey, range: Range<u64>) -> Result<Bytes> {
     ranged(store, key, range).await.map(|(bytes, _)| bytes)
+}
+
+/// The error of an answer that is shorter than the object, by the answer's own word: what is wrong is the way here.
+fn broke_off(at: &At, bytes: &Bytes, expected: u64) -> Error {
+    let reason = format!("its answer broke off after {} of {expected} bytes", length(bytes));
+    Error::Unavailable { at: at.clone(), attempts: 1, reason }
 }
 
 /// The bytes of a range, and the size of the whole object.
@@ -231,6 +241,8 @@ async fn ranged(store: &Store, key: &ObjectKey, range: Range<u64>) -> Result<(By
         let (bytes, size) = store.once(&at, expected, request).await?;
         if length(&bytes) == expected {
             Ok((bytes, size))
+        } else if size >= range.end {
+            Err(broke_off(&at, &bytes, expected))
         } else {
             Err(Error::WrongSize { at: at.clone(), expected: range.end, found: size })
         }
