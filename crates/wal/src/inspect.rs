@@ -22,6 +22,8 @@ pub struct Report {
     pub shards: BTreeMap<ShardId, LogState>,
     /// Everything that keeps the log from being opened. Empty: it opens.
     pub damage: Vec<Damage>,
+    /// The newest segment, if nothing of it, or not all of it, can be read: what it held and nobody else has is not known.
+    pub unread: Option<PathBuf>,
     /// The unsynced end that opening the log would cut off. Nothing acknowledged, so not damage.
     pub cut: Option<TailCut>,
 }
@@ -78,17 +80,27 @@ pub enum DamageKind {
 
 /// Reads every byte of the log in `dir` and says what is there; changes nothing.
 ///
-/// An error means that the directory or a file can't be read at all; damage is part of the report.
+/// An error means that the directory can't be read at all; damage is part of the report, and so is a file that can't be read.
 pub fn inspect(disk: &dyn Disk, dir: &Path) -> Result<Report, Error> {
     let mut report = Report::default();
     let mut catalog = Catalog::default();
     // Behind the first damage the log is not what the records add up to.
     let mut sound = true;
-    let opened = open_all(disk, dir, &mut report)?;
+    let opened = open_all(disk, dir, &mut report, false)?;
     for (at, (path, file, header)) in opened.iter().enumerate() {
         let next_frame = opened.get(at + 1).map(|(.., header)| header.first_frame);
         let before = report.damage.len();
-        let table = inspect_segment(path, file, header, next_frame, &mut report)?;
+        let table = match inspect_segment(path, file, header, next_frame, &mut report) {
+            Err(error) => {
+                let reason = unreadable(error)?;
+                if at + 1 == opened.len() && report.unread.is_none() {
+                    report.unread = Some(path.clone());
+                }
+                report.damage.push(Damage { file: path.clone(), offset: 0, kind: DamageKind::Frame, reason });
+                SegmentTable::default()
+            }
+            Ok(table) => table,
+        };
         if sound && let Err(reason) = catalog.apply_summary(&table.seal(0).1, header.sequence) {
             report.damage.push(Damage { file: path.clone(), offset: 0, kind: DamageKind::Frame, reason });
         }
@@ -111,13 +123,26 @@ pub fn salvage(
     dir: &Path,
     visit: &mut dyn FnMut(&Path, u64, Record) -> Result<(), Error>,
 ) -> Result<(), Error> {
-    for (path, file, header) in open_all(disk, dir, &mut Report::default())? {
+    for (path, file, header) in open_all(disk, dir, &mut Report::default(), true)? {
         let len = file.len().map_err(|source| Error::io("look at", &path, source))?;
-        segment::scan_all(&file, &path, &header, len, &mut |frame, valid| {
+        let scanned = segment::scan_all(&file, &path, &header, len, &mut |frame, valid| {
             if valid { visit_records(frame, &path, visit) } else { visit_entries(frame, &path, visit) }
-        })?;
+        });
+        // What the disk does not give is as good as damaged.
+        match scanned {
+            Err(error) => drop(unreadable(error)?),
+            Ok(_) => {}
+        }
     }
     Ok(())
+}
+
+/// What is wrong with a file that the disk can't read; any other error stays one.
+fn unreadable(error: Error) -> Result<String, Error> {
+    match error {
+        Error::Io { action: "read", source, .. } => Ok(format!("it can't be read: {source}")),
+        error => Err(error),
+    }
 }
 
 fn visit_records(
@@ -156,11 +181,13 @@ fn visit_entries(
     Ok(())
 }
 
-/// The segments whose headers are valid; the others are put down as damage.
+/// The segments whose headers are valid; the others are put down as damage, and with `mended` given too where one bit of the
+/// header turned.
 fn open_all(
     disk: &dyn Disk,
     dir: &Path,
     report: &mut Report,
+    mended: bool,
 ) -> Result<Vec<(PathBuf, File, SegmentHeader)>, Error> {
     let names = disk.list(dir).map_err(|source| Error::io("list", dir, source))?;
     let mut opened = Vec::new();
@@ -172,6 +199,7 @@ fn open_all(
             report.damage.push(Damage { file: path.clone(), offset: 0, kind: DamageKind::Missing, reason });
         }
         expected = Some(sequence + 1);
+        report.unread = None;
         let file = disk.open_read(&path).map_err(|source| Error::io("open", &path, source))?;
         match segment::read_header(&file, &path) {
             Ok(header) => opened.push((path, file, header)),
@@ -180,9 +208,19 @@ fn open_all(
                     Error::Corrupt { reason, .. } => reason,
                     other => other.to_string(),
                 };
+                let damage = Damage { file: path.clone(), offset: 0, kind: DamageKind::Header, reason };
+                report.damage.push(damage);
+                match segment::mended_header(&file, &path) {
+                    Some(header) if mended => opened.push((path, file, header)),
+                    Some(_) => {}
+                    None => report.unread = Some(path),
+                }
+            }
+            Err(error) => {
+                let reason = unreadable(error)?;
+                report.unread = Some(path.clone());
                 report.damage.push(Damage { file: path, offset: 0, kind: DamageKind::Header, reason });
             }
-            Err(error) => return Err(error),
         }
     }
     Ok(opened)

@@ -44,6 +44,17 @@ pub(crate) fn read_header(file: &File, path: &Path) -> Result<SegmentHeader, Err
     SegmentHeader::decode(&bytes).map_err(|cause| Error::undecodable(path, 0, &cause))
 }
 
+/// The header that the file had before one bit of it turned, if that is what happened: its checksum tells every one of them.
+pub(crate) fn mended_header(file: &File, path: &Path) -> Option<SegmentHeader> {
+    let mut bytes = [0; HEADER_BYTES];
+    read(file, path, &mut bytes, 0).ok()?;
+    (0..HEADER_BYTES * 8).find_map(|bit| {
+        let mut mended = bytes;
+        mended[bit / 8] ^= 1 << (bit % 8);
+        SegmentHeader::decode(&mended).ok()
+    })
+}
+
 /// The end of a sealed segment.
 #[derive(Debug)]
 pub(crate) struct Footer {

@@ -11,7 +11,7 @@ mod state;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use parking_lot::Mutex;
@@ -39,6 +39,7 @@ impl SimDisk {
                 pending_names: Vec::new(),
                 dirs: BTreeSet::new(),
                 locks: BTreeSet::new(),
+                unreadable: BTreeSet::new(),
                 capacity: u64::MAX,
                 operations: 0,
                 power_until: None,
@@ -63,6 +64,7 @@ impl SimDisk {
             pending_names: inner.pending_names.clone(),
             dirs: inner.dirs.clone(),
             locks: BTreeSet::new(),
+            unreadable: inner.unreadable.clone(),
             ..*inner
         };
         Self { inner: Arc::new(Mutex::new(inner)) }
@@ -143,6 +145,23 @@ impl SimDisk {
         Ok(())
     }
 
+    /// Lets every read of a file fail, as where its sectors have gone bad, or lets them succeed again.
+    pub fn set_unreadable(&self, path: &Path, unreadable: bool) -> io::Result<()> {
+        let mut inner = self.inner.lock();
+        let inode = *inner.names.get(path).ok_or(io::ErrorKind::NotFound)?;
+        if unreadable {
+            inner.unreadable.insert(inode);
+        } else {
+            inner.unreadable.remove(&inode);
+        }
+        Ok(())
+    }
+
+    /// Every file, as the running system sees them.
+    pub fn files(&self) -> Vec<PathBuf> {
+        self.inner.lock().names.keys().cloned().collect()
+    }
+
     /// The content of a file as the running system sees it.
     pub fn content(&self, path: &Path) -> io::Result<Vec<u8>> {
         let inner = self.inner.lock();
@@ -188,6 +207,13 @@ impl Disk for SimDisk {
 
     fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
         let mut inner = self.inner.lock();
+        if inner.dirs.contains(from) {
+            if inner.names.keys().any(|path| path.starts_with(to)) {
+                return Err(io::ErrorKind::DirectoryNotEmpty.into());
+            }
+            let (from, to) = (from.to_owned(), to.to_owned());
+            return inner.change_name(NameChange::RenameDir { from, to });
+        }
         let inode = *inner.names.get(from).ok_or(io::ErrorKind::NotFound)?;
         inner.change_name(NameChange::Rename { from: from.to_owned(), to: to.to_owned(), inode })
     }

@@ -239,6 +239,13 @@ pub(crate) fn repaired(report: &RepairReport) -> String {
             gone.reason
         );
     }
+    if let Some(file) = &report.unread {
+        line!(
+            text,
+            "GONE: {} held the newest entries and can't be read: those that are not archived are lost, and nobody knows which",
+            file.display()
+        );
+    }
     for note in &report.notes {
         line!(text, "note: {note}");
     }

@@ -59,6 +59,8 @@ pub struct RepairReport {
     pub shards: Vec<RepairedShard>,
     /// Entries that were there once, and are neither in the archive nor in a valid frame.
     pub gone: Vec<Gone>,
+    /// The newest file of the log, if it could not be read: entries that only it had are lost, and nobody knows which.
+    pub unread: Option<PathBuf>,
     pub notes: Vec<String>,
     /// Where the damaged log is now.
     pub moved_aside: Option<PathBuf>,
@@ -68,7 +70,7 @@ impl RepairReport {
     /// Whether everything is there again that users are known to have put there; entries of which nothing is known may
     /// have been theirs.
     pub fn lost_nothing(&self) -> bool {
-        self.gone.iter().all(Gone::is_nothing)
+        self.unread.is_none() && self.gone.iter().all(Gone::is_nothing)
     }
 }
 
@@ -144,6 +146,8 @@ struct Repair {
     shards: Vec<RepairedShard>,
     gone: Vec<Gone>,
     damage: Vec<String>,
+    #[serde(default)]
+    unread: Option<PathBuf>,
     notes: Vec<String>,
 }
 
@@ -199,6 +203,7 @@ pub async fn repair(store: &Store, data: &Path, options: &RepairOptions) -> Resu
             damage: lost,
             shards: vec![],
             gone: vec![],
+            unread: None,
             notes: removed,
             moved_aside: None,
         });
@@ -223,6 +228,7 @@ pub async fn repair(store: &Store, data: &Path, options: &RepairOptions) -> Resu
         shards: vec![],
         gone: vec![],
         damage,
+        unread: found.unread,
         notes: removed.into_iter().chain(salvaged.notes()).collect(),
     };
     let mut kept = BTreeMap::new();
@@ -360,8 +366,8 @@ impl Repair {
     }
 
     fn report(self, sound: bool, moved_aside: Option<PathBuf>) -> RepairReport {
-        let Self { shards, gone, damage, notes, .. } = self;
-        RepairReport { damage, sound, shards, gone, notes, moved_aside }
+        let Self { shards, gone, damage, unread, notes, .. } = self;
+        RepairReport { damage, sound, shards, gone, unread, notes, moved_aside }
     }
 }
 

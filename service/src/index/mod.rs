@@ -65,9 +65,14 @@ pub fn page_cache(bytes: usize) -> PageCache {
 /// What can go wrong with an index file.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    #[error("{}: {source}", path.display())]
+    #[error(
+        "{} can't be read: {source}; check the disk. If it can't read this file any more, stop the node, delete it and start \
+         the node: what it covered is read from the archive, once it is there",
+        path.display()
+    )]
     Io { path: PathBuf, source: io::Error },
-    #[error("{} is damaged ({source}); delete it and restart: what it covered is read from the archive", path.display())]
+    #[error("{} is damaged ({source}); stop the node, delete it and start the node: what it \
+             covered is read from the archive, once it is there", path.display())]
     Damaged { path: PathBuf, source: duramen_types::DecodeError },
 }
 

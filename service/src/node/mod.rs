@@ -328,6 +328,17 @@ fn not_proposed(what: impl std::fmt::Display, reason: &NotProposed) -> Error {
     Error::new(code, format!("{what}: {reason}"))
 }
 
+/// The log can't be read: what it says, with the disk's own words where it is the disk that fails.
+fn unread(error: &duramen_wal::Error) -> String {
+    match error {
+        duramen_wal::Error::Io { source, .. } => format!(
+            "{error}: {source}; check the disk. If it can't read this file any more, stop the node and run `duramen-restore \
+             repair --data DIR`"
+        ),
+        error => error.to_string(),
+    }
+}
+
 fn corrupt(what: impl std::fmt::Display, error: &dyn std::fmt::Display) -> Error {
     Error::new(Code::Corruption, format!("{what}: {error}"))
 }

@@ -94,7 +94,7 @@ impl Node {
             let entries = self.wal().entries(shard.id, from..shard.view.progress().end, REPLAY_BYTES);
             let entries = match entries {
                 Err(duramen_wal::Error::Purged { .. }) if *shard.archived.borrow() > from => return Ok(None),
-                entries => entries.map_err(|error| damaged(from, &error))?,
+                entries => entries.map_err(|error| damaged(from, &super::unread(&error)))?,
             };
             if entries.is_empty() {
                 return Err(damaged(from, &"the log ends before the time asked for"));

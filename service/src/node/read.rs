@@ -10,7 +10,7 @@ use duramen_types::batch::Batch;
 use duramen_types::{Entry, HybridTime, Index, Offset, StreamId};
 use tokio::sync::Notify;
 
-use super::{Node, corrupt};
+use super::{Node, corrupt, unread};
 use crate::api::{Code, Error, ReadBatch, Result, StreamRef};
 use crate::archive::ColdReader;
 use crate::index::Row;
@@ -231,6 +231,14 @@ impl ReadSession {
         self.cold = Some(reader);
         match self.continue_cold(tail).await? {
             Some(batch) => Ok(batch),
+            None if *self.shard.archived.borrow() < self.shard.view.progress().user_end => Err(Error::new(
+                Code::Unavailable,
+                format!(
+                    "stream {}: offset {} is in the local log, which has no index file for it any more; it can be read as \
+                     soon as it is archived",
+                    self.name, self.next
+                ),
+            )),
             None => Err(Error::new(
                 Code::Corruption,
                 format!(
@@ -325,7 +333,7 @@ impl ReadSession {
         };
         let found = match found {
             Err(duramen_wal::Error::Purged { .. }) => return Ok(false),
-            found => found.map_err(|error| corrupt(&self.name, &error))?,
+            found => found.map_err(|error| corrupt(&self.name, &unread(&error)))?,
         };
         for (id, payload) in found {
             let entry = Entry::decode(payload).map_err(|error| corrupt(&self.name, &error))?;

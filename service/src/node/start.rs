@@ -86,7 +86,12 @@ impl StartError {
             _ => false,
         };
         if !full {
-            return self;
+            return match &self {
+                Self::Log(error @ duramen_wal::Error::Io { action: "read", .. }) => {
+                    Self::Other(super::unread(error))
+                }
+                _ => self,
+            };
         }
         let mut cause = self.to_string();
         let mut source = std::error::Error::source(&self);

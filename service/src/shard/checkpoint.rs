@@ -46,7 +46,10 @@ impl Checkpoint {
         let bytes = match durable::read_file(disk, &path, LARGEST) {
             Ok(bytes) => bytes,
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
-            Err(error) => return Err(error),
+            Err(error) => {
+                let reason = format!("{} can't be read: {error}; check the disk", path.display());
+                return Err(io::Error::new(error.kind(), reason));
+            }
         };
         let checkpoint = Self::decode(&bytes).map_err(|error| {
             io::Error::new(io::ErrorKind::InvalidData, format!("{} is damaged: {error}", path.display()))

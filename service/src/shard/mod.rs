@@ -74,7 +74,7 @@ impl Shard {
     pub async fn start(id: ShardId, around: &Surroundings) -> io::Result<Self> {
         let log = around.wal.log_state(id);
         let checkpoint = match Checkpoint::load(&*around.disk, &around.checkpoints, id) {
-            Err(error) if error.kind() == io::ErrorKind::InvalidData && log.purged.is_none() => {
+            Err(error) if log.purged.is_none() => {
                 tracing::warn!(shard = %id, %error, "the checkpoint is not used: the whole log is here and is replayed");
                 None
             }

@@ -51,6 +51,9 @@ impl DiskFile for SimFile {
     fn read_exact_at(&self, buffer: &mut [u8], offset: u64) -> io::Result<()> {
         let inner = self.alive(false)?;
         let inode = inner.inodes.get(&self.inode).ok_or(io::ErrorKind::NotFound)?;
+        if inner.unreadable.contains(&self.inode) {
+            return Err(io::Error::other("the disk failed to read"));
+        }
         let start = position(offset)?;
         let bytes = inode.live.get(start..start.saturating_add(buffer.len()));
         buffer.copy_from_slice(bytes.ok_or(io::ErrorKind::UnexpectedEof)?);

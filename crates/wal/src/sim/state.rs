@@ -17,6 +17,8 @@ pub(super) struct Inner {
     pub(super) pending_names: Vec<NameChange>,
     pub(super) dirs: BTreeSet<PathBuf>,
     pub(super) locks: BTreeSet<PathBuf>,
+    /// Files whose reads fail.
+    pub(super) unreadable: BTreeSet<u64>,
     pub(super) capacity: u64,
     pub(super) operations: u64,
     pub(super) power_until: Option<u64>,
@@ -43,12 +45,16 @@ pub(super) enum DataChange {
 pub(super) enum NameChange {
     Create { path: PathBuf, inode: u64 },
     Rename { from: PathBuf, to: PathBuf, inode: u64 },
+    RenameDir { from: PathBuf, to: PathBuf },
     Remove { path: PathBuf },
 }
 
 impl NameChange {
     pub(super) fn is_in(&self, dir: &Path) -> bool {
-        let (Self::Create { path, .. } | Self::Rename { to: path, .. } | Self::Remove { path }) = self;
+        let (Self::Create { path, .. }
+        | Self::Rename { to: path, .. }
+        | Self::RenameDir { to: path, .. }
+        | Self::Remove { path }) = self;
         path.parent() == Some(dir)
     }
 
@@ -62,6 +68,13 @@ impl NameChange {
                     names.remove(from);
                 }
                 names.insert(to.clone(), *inode);
+            }
+            Self::RenameDir { from, to } => {
+                let below = |path: &Path| path.strip_prefix(from).ok().map(|below| to.join(below));
+                *names = std::mem::take(names)
+                    .into_iter()
+                    .map(|(path, inode)| (below(&path).unwrap_or(path), inode))
+                    .collect();
             }
             Self::Remove { path } => {
                 names.remove(path);
@@ -111,6 +124,13 @@ impl Inner {
         let failed = self.begin()?;
         if !failed {
             change.apply(&mut self.names);
+            if let NameChange::RenameDir { from, to } = &change {
+                // Directories themselves are there after a power cut in any case: an empty one is as good as none.
+                let moved: Vec<_> =
+                    self.dirs.iter().filter_map(|dir| Some(to.join(dir.strip_prefix(from).ok()?))).collect();
+                self.dirs.retain(|dir| !dir.starts_with(from));
+                self.dirs.extend(moved);
+            }
         }
         self.pending_names.push(change);
         self.check_power()
