@@ -156,6 +156,7 @@ impl Shared {
                 all
             }
             Err(error) => {
+                self.metrics.upload_failed();
                 self.failed(Part::Closing, error.to_string());
                 false
             }
@@ -221,6 +222,7 @@ impl Shared {
                     return true;
                 }
                 Err(error) => {
+                    self.metrics.upload_failed();
                     self.failed(part, error.to_string());
                     // After a lost race, or a commit of unknown outcome, only the store knows where the history ends.
                     let reopened = self.reopen(opened, shard, &mut archiver, &error).await;
@@ -287,7 +289,6 @@ impl Shared {
     }
 
     pub(super) fn failed(&self, part: Part, error: String) {
-        self.metrics.upload_failed();
         let shard = part.shard().map(tracing::field::display);
         tracing::error!(%part, shard, error, "archiving failed; it is tried again");
         self.troubles.set(part, error);

@@ -85,6 +85,7 @@ impl Shared {
             match archiver.snapshot().await {
                 Ok(_) => self.succeeded(part),
                 Err(error) => {
+                    self.metrics.upload_failed();
                     self.failed(part, error.to_string());
                     complete = false;
                 }

@@ -269,7 +269,7 @@ impl Metrics {
         self.upload_duration.record(seconds);
     }
 
-    /// An upload was given up after all its retries.
+    /// Something that was to be uploaded could not be, after all retries.
     pub fn upload_failed(&self) {
         self.uploads[1].increment(1);
     }
