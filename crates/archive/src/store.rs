@@ -141,7 +141,7 @@ impl Store {
     }
 
     /// How many requests were made so far through this store and its clones, for each operation: each attempt counts,
-    /// and a listing counts once, however many pages it has.
+    /// and a listing counts once, however many pages it has. How many of them were tried again is counted beside it.
     pub fn requests(&self) -> impl Iterator<Item = (Operation, RequestCount)> {
         self.inner.requests.snapshot()
     }

@@ -35,7 +35,7 @@ impl ArchiveTask {
             cache_misses,
         });
         for (operation, count) in shared.store.requests() {
-            observed.archive_requests(operation.name(), count.answered, count.failed);
+            observed.archive_requests(operation.name(), count.answered, count.failed, count.retried);
         }
     }
 }

@@ -132,6 +132,9 @@ metrics! {
         [("operation", "`create`, `read`, `stat`, `list` (once a listing) or `delete`"),
          ("result", "`answered` (also that it exists, or doesn't) or `failed`")],
         "Requests to the object store, each attempt counted.";
+    ARCHIVE_RETRIES = "duramen_archive_retries_total", Kind::Counter, "",
+        [("operation", "`create`, `read`, `stat`, `list` or `delete`")],
+        "Requests to the object store that were tried again, after a pause, because an attempt had failed.";
     ARCHIVE_CACHE = "duramen_archive_cache_lookups_total", Kind::Counter, "", [("result", "`hit` or `miss`")],
         "Blocks and pages of archived segments that a cold read looked for in the block cache.";
     ARCHIVE_FAILING = "duramen_archive_failing", Kind::Gauge, "", [],

@@ -118,11 +118,12 @@ impl Observed {
         self.local_damage.increment(1);
     }
 
-    /// The requests of one operation since the start, answered and failed.
-    pub fn archive_requests(&self, operation: &'static str, answered: u64, failed: u64) {
+    /// The requests of one operation since the start: answered, failed, and begun again after a failure.
+    pub fn archive_requests(&self, operation: &'static str, answered: u64, failed: u64, retried: u64) {
         for (result, count) in [("answered", answered), ("failed", failed)] {
             self.registry.counter(names::ARCHIVE_REQUESTS, &[operation, result]).absolute(count);
         }
+        self.registry.counter(names::ARCHIVE_RETRIES, &[operation]).absolute(retried);
     }
 
     /// What the archive knows of itself.

@@ -32,7 +32,7 @@ fn every_declared_metric_is_shown_and_no_other() {
     metrics.wal_synced(0.001, 4, 4096);
     metrics.uploaded(10, 0.1);
     metrics.observed().tenants(&[("default".to_owned(), TenantUse::default())].into());
-    metrics.observed().archive_requests("create", 1, 0);
+    metrics.observed().archive_requests("create", 1, 0, 0);
     let declared: BTreeSet<_> = ALL.iter().map(|metric| metric.name.to_owned()).collect();
     assert_eq!(families(&metrics.render()), declared);
 }

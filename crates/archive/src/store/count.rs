@@ -11,6 +11,8 @@ pub struct RequestCount {
     pub answered: u64,
     /// Not answered in time, refused or throttled.
     pub failed: u64,
+    /// How often what was asked for was begun again after a failed attempt, following a pause.
+    pub retried: u64,
 }
 
 const OPERATIONS: [Operation; 5] =
@@ -26,28 +28,37 @@ pub(super) struct Requests {
 struct Count {
     answered: AtomicU64,
     failed: AtomicU64,
+    retried: AtomicU64,
 }
 
 impl Requests {
     pub(super) fn made<T>(&self, operation: Operation, result: &Result<T, Error>) {
-        let count = match operation {
-            Operation::Create => &self.kinds[0],
-            Operation::Read => &self.kinds[1],
-            Operation::Stat => &self.kinds[2],
-            Operation::List => &self.kinds[3],
-            Operation::Delete => &self.kinds[4],
-        };
+        let count = self.of(operation);
         let answered = matches!(result, Ok(_) | Err(Error::Exists(_) | Error::Missing(_)));
         let counter = if answered { &count.answered } else { &count.failed };
         counter.fetch_add(1, Ordering::Relaxed);
     }
 
+    pub(super) fn tried_again(&self, operation: Operation) {
+        self.of(operation).retried.fetch_add(1, Ordering::Relaxed);
+    }
+
+    fn of(&self, operation: Operation) -> &Count {
+        match operation {
+            Operation::Create => &self.kinds[0],
+            Operation::Read => &self.kinds[1],
+            Operation::Stat => &self.kinds[2],
+            Operation::List => &self.kinds[3],
+            Operation::Delete => &self.kinds[4],
+        }
+    }
+
     pub(super) fn snapshot(&self) -> impl Iterator<Item = (Operation, RequestCount)> {
         OPERATIONS.into_iter().zip(&self.kinds).map(|(operation, count)| {
-            let (answered, failed) = (&count.answered, &count.failed);
             let count = RequestCount {
-                answered: answered.load(Ordering::Relaxed),
-                failed: failed.load(Ordering::Relaxed),
+                answered: count.answered.load(Ordering::Relaxed),
+                failed: count.failed.load(Ordering::Relaxed),
+                retried: count.retried.load(Ordering::Relaxed),
             };
             (operation, count)
         })

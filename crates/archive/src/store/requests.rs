@@ -42,7 +42,11 @@ impl Store {
     }
 
     /// Runs one attempt after the other until one succeeds, or fails for good, or their number is used up.
-    async fn retry<'a, T>(&self, mut attempt: impl FnMut() -> BoxFuture<'a, Result<T>> + Send) -> Result<T> {
+    async fn retry<'a, T>(
+        &self,
+        operation: Operation,
+        mut attempt: impl FnMut() -> BoxFuture<'a, Result<T>> + Send,
+    ) -> Result<T> {
         let mut pauses = self.pauses();
         let mut count = 1;
         loop {
@@ -54,6 +58,7 @@ impl Store {
                 Some(pause) if error.is_retryable() => {
                     tracing::debug!(%error, attempt = count, ?pause, "a request to the object store is tried again");
                     tokio::time::sleep(pause).await;
+                    self.inner.requests.tried_again(operation);
                     count += 1;
                 }
                 _ => return Err(error.after(count)),
@@ -123,7 +128,7 @@ pub(super) async fn create(store: &Store, key: &ObjectKey, bytes: &Bytes) -> Res
     if length(bytes) > MAX_PUT_BYTES {
         return Err(Error::TooLarge { at, size: length(bytes), limit: MAX_PUT_BYTES });
     }
-    store.retry(|| create_once(store, &at, &path, bytes).boxed()).await
+    store.retry(at.operation, || create_once(store, &at, &path, bytes).boxed()).await
 }
 
 async fn create_once(store: &Store, at: &At, path: &Path, bytes: &Bytes) -> Result<()> {
@@ -208,7 +213,7 @@ pub(super) async fn get(store: &Store, key: &ObjectKey, limit: u64) -> Result<By
             (None, size) => Err(Error::TooLarge { at: at.clone(), size, limit }),
         }
     };
-    store.retry(|| read().boxed()).await
+    store.retry(at.operation, || read().boxed()).await
 }
 
 pub(super) async fn get_range(store: &Store, key: &ObjectKey, range: Range<u64>) -> Result<Bytes> {
@@ -247,7 +252,7 @@ async fn ranged(store: &Store, key: &ObjectKey, range: Range<u64>) -> Result<(By
             Err(Error::WrongSize { at: at.clone(), expected: range.end, found: size })
         }
     };
-    match store.retry(|| read().boxed()).await {
+    match store.retry(at.operation, || read().boxed()).await {
         // The stores word "beyond the end" differently: the size tells.
         Err(error @ Error::Refused { .. }) => match size(store, key).await {
             Ok(found) if found < range.end => Err(Error::WrongSize { at, expected: range.end, found }),
@@ -260,13 +265,16 @@ async fn ranged(store: &Store, key: &ObjectKey, range: Range<u64>) -> Result<(By
 pub(super) async fn size(store: &Store, key: &ObjectKey) -> Result<u64> {
     let at = store.at(Operation::Stat, &key.to_string());
     let path = store.path(&at, &at.key)?;
-    store.retry(|| store.once(&at, 0, store.objects().head(&path)).boxed()).await.map(|found| found.size)
+    store
+        .retry(at.operation, || store.once(&at, 0, store.objects().head(&path)).boxed())
+        .await
+        .map(|found| found.size)
 }
 
 pub(super) async fn delete(store: &Store, key: &ObjectKey) -> Result<()> {
     let at = store.at(Operation::Delete, &key.to_string());
     let path = store.path(&at, &at.key)?;
-    match store.retry(|| store.once(&at, 0, store.objects().delete(&path)).boxed()).await {
+    match store.retry(at.operation, || store.once(&at, 0, store.objects().delete(&path)).boxed()).await {
         Err(Error::Missing(_)) => Ok(()),
         other => other,
     }
@@ -315,6 +323,7 @@ pub(super) fn list(
                 match pauses.next() {
                     Some(pause) if error.is_retryable() => {
                         tokio::time::sleep(pause).await;
+                        store.inner.requests.tried_again(at.operation);
                         count += 1;
                         continue 'again;
                     }

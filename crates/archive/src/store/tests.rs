@@ -68,17 +68,23 @@ fn closed_key(time: u64) -> ObjectKey {
 async fn every_attempt_is_counted_and_a_listing_once() {
     let (store, _) = faulty(&[Fault::None, Fault::TimesOutBefore, Fault::TimesOutBefore]);
     let count = |operation: Operation| {
-        store.requests().find_map(|(of, count)| (of == operation).then_some((count.answered, count.failed)))
+        store.requests().find_map(|(of, count)| {
+            (of == operation).then_some((count.answered, count.failed, count.retried))
+        })
     };
     for (number, object) in ["first", "tried three times"].into_iter().enumerate() {
         store.create(&check_key(number as u128), Bytes::from_static(object.as_bytes())).await.unwrap();
     }
-    assert_eq!(count(Operation::Create), Some((4, 2)), "two of them ask whose the object is");
+    assert_eq!(
+        count(Operation::Create),
+        Some((4, 2, 2)),
+        "two of them ask whose the object is, and are no retries"
+    );
     assert!(matches!(store.get(&check_key(9), 10).await, Err(Error::Missing(_))));
     store.get(&check_key(0), 10).await.unwrap();
-    assert_eq!(count(Operation::Read), Some((2, 0)), "absence is an answer");
+    assert_eq!(count(Operation::Read), Some((2, 0, 0)), "absence is an answer");
     let listed: Vec<_> = store.wrapped(|objects| objects).list("checks/", None).try_collect().await.unwrap();
-    assert_eq!((listed.len(), count(Operation::List)), (2, Some((1, 0))), "a rebuilt store counts on");
+    assert_eq!((listed.len(), count(Operation::List)), (2, Some((1, 0, 0))), "a rebuilt store counts on");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
