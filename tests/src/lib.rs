@@ -6,6 +6,7 @@
 //! - [`Tool`] runs one of them to its end; [`Shell`] runs the commands of a document.
 //! - [`NodeProcess`] is a running `duramen serve`: killed, stopped, started again; its output is shown when a test fails.
 //! - [`Load`] appends numbered records until it is told to stop, and knows which must be there then.
+//! - [`SmallDisk`] is a file system of its own, to be filled.
 //! - [`setting()`] is what the environment says of a test.
 //! - [`tool()`] finds programs that checks of files need, and [`run()`] runs one.
 //!
@@ -24,6 +25,7 @@ mod s3;
 mod session;
 mod setting;
 mod shell;
+mod small_disk;
 mod tool;
 
 pub use deadline::Deadline;
@@ -36,4 +38,5 @@ pub use s3::{Bucket, S3Server, ServerKind, minio_program, object_store_used, s3_
 pub use session::Session;
 pub use setting::setting;
 pub use shell::{Block, Shell, shell_blocks};
+pub use small_disk::SmallDisk;
 pub use tool::{Ran, Tool};

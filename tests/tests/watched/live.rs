@@ -2,99 +2,13 @@
 
 use std::collections::BTreeMap;
 use std::process::Command;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Duration;
 
 use anyhow::{Context, Result, bail, ensure};
-use duramen_tests::{Bucket, Deadline, NodeProcess, NodeSettings, programs, run, tool};
-use serde_json::json;
+use duramen_tests::{Bucket, Deadline, NodeSettings, programs, run, tool};
 
+use crate::load::Load;
 use crate::prometheus::Prometheus;
-use crate::{dashboards, panels, workspace};
-
-/// Long enough for a scrape a second, short enough that what happened at the start doesn't count for long.
-const RATE_INTERVAL: &str = "15s";
-
-/// What is done to the node for as long as the value lives, so that rates are not zero.
-struct Load {
-    stop: Arc<AtomicBool>,
-    thread: Option<std::thread::JoinHandle<Result<()>>>,
-}
-
-impl Load {
-    fn on(node: &NodeProcess) -> Self {
-        let stop = Arc::new(AtomicBool::new(false));
-        let thread = std::thread::spawn({
-            let (stop, url) = (Arc::clone(&stop), node.client_url());
-            move || use_node(&url, &stop)
-        });
-        Self { stop, thread: Some(thread) }
-    }
-
-    /// An error if it ended by itself: the node refused something that it should not have.
-    fn goes_on(&self) -> Result<()> {
-        match &self.thread {
-            Some(thread) if thread.is_finished() => bail!("the load has ended"),
-            _ => Ok(()),
-        }
-    }
-
-    fn end(mut self) -> Result<()> {
-        self.stop.store(true, Ordering::Relaxed);
-        self.thread.take().context("it runs")?.join().expect("the load does not panic")
-    }
-}
-
-impl Drop for Load {
-    fn drop(&mut self) {
-        self.stop.store(true, Ordering::Relaxed);
-    }
-}
-
-/// Appends with every level, reads hot and cold, moves a cursor, asks for what isn't there; again and again.
-fn use_node(url: &str, stop: &AtomicBool) -> Result<()> {
-    let agent = ureq::Agent::config_builder().http_status_as_error(false);
-    let agent = agent.timeout_global(Some(Duration::from_secs(180))).build().new_agent();
-    let streams = format!("{url}/v1/tenants/default/streams");
-    let value = "0123456789abcdef".repeat(2048);
-    let mut past = 0;
-    while !stop.load(Ordering::Relaxed) {
-        for level in ["local", "quorum", "archived"] {
-            let mut answer = agent
-                .post(format!("{streams}/orders/records?ack={level}"))
-                .content_type("text/plain")
-                .send(&value)?;
-            ensure!(answer.status() == 200, "append: {}", answer.body_mut().read_to_string()?);
-        }
-        for from in ["earliest", "tail"] {
-            agent
-                .get(format!("{streams}/orders/records?from={from}&limit=20"))
-                .call()?
-                .body_mut()
-                .read_to_string()?;
-        }
-        let cursor = json!({ "offset": 1 }).to_string();
-        let cursors = format!("{streams}/orders/cursors/slow");
-        agent.put(cursors).content_type("application/json").send(cursor)?.body_mut().read_to_string()?;
-        let missing = agent.get(format!("{streams}/nothing/records")).call()?;
-        ensure!(missing.status() == 404, "a stream that was never written to is there");
-        past += 1;
-        let ahead =
-            agent.get(&streams).header("duramen-seen", u64::MAX.saturating_sub(past).to_string()).call()?;
-        ensure!(ahead.status().is_client_error() || ahead.status().is_server_error(), "a wild time is taken");
-    }
-    Ok(())
-}
-
-/// What Grafana would put in for variables.
-fn filled_in(query: &str) -> String {
-    let variables =
-        [("$__rate_interval", RATE_INTERVAL), ("$cluster", ".*"), ("$node", ".*"), ("$tenant", ".*")];
-    let query = variables.iter().fold(query.to_owned(), |query, (name, value)| query.replace(name, value));
-    assert!(!query.contains('$'), "{query}");
-    query
-}
+use crate::{dashboards, filled_in, panels, workspace};
 
 /// The sides of an alert's comparison that come from metrics: they must have values for it to be able to fire.
 fn sides(expression: &str) -> Vec<String> {
@@ -116,7 +30,18 @@ fn sides(expression: &str) -> Vec<String> {
             _ => {}
         }
     }
-    panic!("{expression} compares nothing")
+    // One that fires for what is not there has no sides on a node that is.
+    Vec::new()
+}
+
+/// The query that gives what Grafana's `label_values(series, label)` offers.
+fn values_of(query: &str) -> Result<String> {
+    let inner = query.strip_prefix("label_values(").and_then(|rest| rest.strip_suffix(')'));
+    let (series, label) =
+        inner.and_then(|inner| inner.rsplit_once(", ")).with_context(|| query.to_owned())?;
+    // A label that a series doesn't have is an empty one.
+    let series = if series.contains('{') { series.to_owned() } else { format!("{series}{{}}") };
+    Ok(format!("group by ({label}) ({})", series.replacen('{', &format!("{{{label}!=\"\","), 1)))
 }
 
 #[test]
@@ -124,6 +49,8 @@ fn the_sides_of_a_comparison_are_found() {
     assert_eq!(sides("up{job=\"duramen\"} == 0"), ["up{job=\"duramen\"}"]);
     assert_eq!(sides("time() - (a_b > 0) > 86400"), ["time() - (a_b > 0)"]);
     assert_eq!(sides("a_b > 5 * (c_d > 0)"), ["a_b", "5 * (c_d > 0)"]);
+    assert_eq!(sides("a_b and c_d == 1"), ["a_b and c_d"]);
+    assert!(sides("absent(up{job=\"duramen\"})").is_empty());
 }
 
 #[test]
@@ -144,8 +71,7 @@ fn every_query_of_every_panel_and_alert_gives_data_on_a_node_in_use() -> Result<
         .set("log.append_timeout", "2m")
         .start()?;
     let rules = workspace().join("grafana/alerts/duramen.yaml");
-    let target = node.admin_url().replace("http://", "");
-    let mut prometheus = Prometheus::start(&program, &target, &rules)?;
+    let mut prometheus = Prometheus::start(&program, &[("test", node.admin_url())], &rules)?;
     let client = prometheus.client();
     let load = Load::on(&node);
     // A reader that follows for as long as the test runs.
@@ -163,6 +89,14 @@ fn every_query_of_every_panel_and_alert_gives_data_on_a_node_in_use() -> Result<
             for target in panel["targets"].as_array().context("a panel has queries")? {
                 let place = format!("{}: {}", path.display(), panel["title"]);
                 queries.insert(filled_in(target["expr"].as_str().context("a query is text")?), place);
+            }
+        }
+    }
+    for (path, dashboard) in dashboards() {
+        for variable in dashboard["templating"]["list"].as_array().context("a dashboard has variables")? {
+            if let Some(query) = variable["query"]["query"].as_str() {
+                let place = format!("{}: variable {}", path.display(), variable["name"]);
+                queries.insert(values_of(&filled_in(query))?, place);
             }
         }
     }

@@ -3,8 +3,11 @@
 #![expect(clippy::disallowed_methods, reason = "a test's own files")]
 #![expect(clippy::unwrap_used, clippy::panic, reason = "what fails here fails the test")]
 
+mod faults;
 mod live;
+mod load;
 mod prometheus;
+mod scene;
 
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
@@ -39,6 +42,18 @@ fn read_json(path: &Path) -> Value {
 /// The panels that show something.
 fn panels(dashboard: &Value) -> Vec<&Value> {
     dashboard["panels"].as_array().unwrap().iter().filter(|panel| panel["type"] != "row").collect()
+}
+
+/// Long enough for a scrape a second, short enough that what happened at the start doesn't count for long.
+const RATE_INTERVAL: &str = "15s";
+
+/// What Grafana would put in for variables.
+fn filled_in(query: &str) -> String {
+    let variables =
+        [("$__rate_interval", RATE_INTERVAL), ("$cluster", ".*"), ("$node", ".*"), ("$tenant", ".*")];
+    let query = variables.iter().fold(query.to_owned(), |query, (name, value)| query.replace(name, value));
+    assert!(!query.contains('$'), "{query}");
+    query
 }
 
 /// Every name that begins like a metric of a node.
@@ -93,11 +108,14 @@ fn every_panel_says_what_it_shows_in_which_unit_and_where_to_read_on() {
         let path = path.display();
         assert!(ids.insert(dashboard["uid"].as_str().unwrap().to_owned()), "{path}: its uid is another's");
         let names: Vec<_> = dashboard["templating"]["list"].as_array().unwrap().iter().collect();
-        for wanted in ["datasource", "cluster", "node", "runbook"] {
+        for wanted in ["datasource", "cluster", "node", "tenant", "runbook"] {
             assert!(
                 names.iter().any(|variable| variable["name"] == wanted),
                 "{path} has no variable {wanted}"
             );
+            let used = Value::from(panels(&dashboard).into_iter().cloned().collect::<Vec<_>>()).to_string();
+            let how = [format!("${wanted}\\\""), format!("${{{wanted}}}")];
+            assert!(how.iter().any(|how| used.contains(how)), "{path}: no panel uses the variable {wanted}");
         }
         let mut titles = BTreeSet::new();
         for panel in panels(&dashboard) {
@@ -105,10 +123,9 @@ fn every_panel_says_what_it_shows_in_which_unit_and_where_to_read_on() {
             assert!(titles.insert(title), "{path}: {title} is there twice");
             let description = panel["description"].as_str().unwrap();
             assert!(description.len() > 15 && description.ends_with('.'), "{path}: {title}: {description}");
-            assert!(
-                !panel["fieldConfig"]["defaults"]["unit"].as_str().unwrap().is_empty(),
-                "{path}: {title}"
-            );
+            let defaults = &panel["fieldConfig"]["defaults"];
+            assert!(!defaults["unit"].as_str().unwrap().is_empty(), "{path}: {title}");
+            assert!(!defaults["thresholds"]["steps"].as_array().unwrap().is_empty(), "{path}: {title}");
             let link = panel["links"][0]["url"].as_str().unwrap();
             let anchor =
                 link.strip_prefix("${runbook}#").unwrap_or_else(|| panic!("{path}: {title}: {link}"));

@@ -1,13 +1,13 @@
 //! A real Prometheus for one test.
 
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
 use duramen_tests::{Deadline, Process};
-use serde_json::Value;
+use serde_json::{Value, json};
 use tempfile::TempDir;
 
 /// A Prometheus that scrapes every second, with the project's alerts; ends when dropped.
@@ -15,21 +15,25 @@ use tempfile::TempDir;
 pub struct Prometheus {
     url: String,
     process: Process,
+    targets: PathBuf,
     _directory: TempDir,
 }
 
 impl Prometheus {
-    /// Starts `program` on a free port; it scrapes the node at `target`.
-    pub fn start(program: &Path, target: &str, rules: &Path) -> Result<Self> {
+    /// Starts `program` on a free port; it scrapes each node of `targets`, which are its cluster and its operators' URL.
+    pub fn start(program: &Path, targets: &[(&str, String)], rules: &Path) -> Result<Self> {
         let directory = tempfile::Builder::new().prefix("duramen-prometheus-").tempdir()?;
+        let discovered = directory.path().join("targets.json");
         let config = format!(
             "global: {{ scrape_interval: 1s, evaluation_interval: 1s }}\n\
              rule_files: [ '{}' ]\n\
              scrape_configs:\n  \
              - job_name: duramen\n    \
-             static_configs: [ {{ targets: [ '{target}' ], labels: {{ cluster: test }} }} ]\n",
-            rules.display()
+             file_sd_configs: [ {{ files: [ '{}' ], refresh_interval: 1s }} ]\n",
+            rules.display(),
+            discovered.display()
         );
+        write_targets(&discovered, targets)?;
         let file = directory.path().join("prometheus.yml");
         std::fs::write(&file, config)?;
         let address = free_port()?;
@@ -43,7 +47,20 @@ impl Prometheus {
         process.wait_until(Deadline::after_secs(60), || {
             ureq::get(format!("{url}/-/ready")).call().context("it is not ready")
         })?;
-        Ok(Self { url, process, _directory: directory })
+        Ok(Self { url, process, targets: discovered, _directory: directory })
+    }
+
+    /// Tells it of other nodes than before, as a service discovery does.
+    pub fn discover(&self, targets: &[(&str, String)]) -> Result<()> {
+        write_targets(&self.targets, targets)
+    }
+
+    pub fn url(&self) -> &str {
+        &self.url
+    }
+
+    pub fn is_running(&mut self) -> bool {
+        self.process.is_running()
     }
 
     /// Waits until `condition` gives a value.
@@ -92,6 +109,17 @@ impl Client {
         }
         Ok(serde_json::from_str(&body)?)
     }
+}
+
+fn write_targets(file: &Path, targets: &[(&str, String)]) -> Result<()> {
+    let each = targets.iter().map(|(cluster, url)| {
+        json!({ "targets": [url.trim_start_matches("http://")], "labels": { "cluster": cluster } })
+    });
+    let text = serde_json::to_string(&each.collect::<Vec<_>>())?;
+    // Renamed over the old one: it must not be read half written.
+    let new = file.with_extension("new");
+    std::fs::write(&new, text)?;
+    Ok(std::fs::rename(&new, file)?)
 }
 
 /// A loopback address whose port was free a moment ago.
