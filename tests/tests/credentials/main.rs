@@ -186,6 +186,30 @@ async fn a_profile_has_keys_a_program_that_prints_them_or_a_role_to_assume() -> 
     Ok(())
 }
 
+/// As people set it who have a store of their own, and AWS for the rest.
+#[test]
+fn the_endpoint_of_s3_alone_wins_over_that_of_all_services() -> Result<()> {
+    let (bucket, home) = (Bucket::create()?, tempfile::tempdir()?);
+    let nobody = format!("http://{}", std::net::TcpListener::bind("127.0.0.1:0")?.local_addr()?);
+    let here = bucket.server().endpoint();
+    let tool = Tool::restore(&format!("s3://{}/duramen", bucket.name()))?
+        .bucket(&bucket)
+        .variable("HOME", &home.path().display().to_string())
+        .args(["check", "--attempts", "1"]);
+    tool.clone().variable("AWS_ENDPOINT_URL", here).succeed()?;
+    let elsewhere = tool.clone().variable("AWS_ENDPOINT_URL", &nobody);
+    ensure!(elsewhere.run()?.code == 6, "{:?}", elsewhere.run()?);
+    elsewhere.variable("AWS_ENDPOINT_URL_S3", here).succeed()?;
+
+    std::fs::create_dir(home.path().join(".aws"))?;
+    let profile = format!(
+        "[profile own]\nservices = own\nendpoint_url = {nobody}\n[services own]\ns3 =\n  endpoint_url = {here}\n"
+    );
+    std::fs::write(home.path().join(".aws/config"), profile)?;
+    tool.variable("AWS_PROFILE", "own").succeed()?;
+    Ok(())
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn credentials_that_expire_soon_are_asked_for_again() -> Result<()> {
     let (bucket, home) = (Bucket::create()?, tempfile::tempdir()?);

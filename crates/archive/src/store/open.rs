@@ -3,7 +3,8 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use aws_config::{BehaviorVersion, Region};
+use aws_config::{BehaviorVersion, Region, SdkConfig};
+use aws_types::service_config::ServiceConfigKey;
 use duramen_types::Clock;
 use object_store::aws::{AmazonS3Builder, Checksum as S3Checksum};
 use object_store::azure::MicrosoftAzureBuilder;
@@ -72,7 +73,7 @@ async fn s3(location: &Location, clock: &Arc<dyn Clock>) -> Result<Arc<dyn Objec
         loader = loader.no_credentials();
     }
     let environment = loader.load().await;
-    let endpoint = options.endpoint.as_deref().or_else(|| environment.endpoint_url()).map(str::to_owned);
+    let endpoint = options.endpoint.clone().or_else(|| configured_endpoint(&environment));
     let local =
         endpoint.as_deref().and_then(|url| Url::parse(url).ok()).is_some_and(|url| is_this_machine(&url));
     let region = environment.region().map_or("us-east-1", Region::as_ref);
@@ -100,6 +101,14 @@ async fn s3(location: &Location, clock: &Arc<dyn Clock>) -> Result<Arc<dyn Objec
         builder = builder.with_credentials(Arc::new(Chain::new(provider, Arc::clone(clock))));
     }
     Ok(Arc::new(builder.build().map_err(|error| refused(location, &error))?))
+}
+
+/// What the environment or the profile names for S3, else for all services.
+fn configured_endpoint(environment: &SdkConfig) -> Option<String> {
+    let of_s3 = ServiceConfigKey::builder().service_id("S3").env("AWS_ENDPOINT_URL").profile("endpoint_url");
+    let of_s3 = of_s3.build().ok().zip(environment.service_config());
+    let of_s3 = of_s3.and_then(|(key, settings)| settings.load_config(key));
+    of_s3.or_else(|| environment.endpoint_url().map(str::to_owned))
 }
 
 /// [`super::Store`] has the deadline of each request: it knows how much the request moves.

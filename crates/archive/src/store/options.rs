@@ -13,7 +13,8 @@ use crate::{Error, Result};
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct StoreOptions {
-    /// The server of an S3-compatible store, as a URL. Default: `AWS_ENDPOINT_URL` or the profile's, else Amazon's.
+    /// The server of an S3-compatible store, as a URL. Default: `AWS_ENDPOINT_URL_S3`, `AWS_ENDPOINT_URL` or
+    /// the profile's, else Amazon's.
     pub endpoint: Option<String>,
     /// Whether the bucket is part of the path instead of the host name. Default: `true` with an `endpoint`.
     pub path_style: Option<bool>,
