@@ -1,7 +1,8 @@
 //! What end-to-end tests stand on: a real object store, the workspace's programs, and nodes as processes.
 //!
 //! - [`s3_server()`] gives the S3 server of this run, MinIO wherever that is possible, and [`Bucket`] a bucket of one's
-//!   own on it; [`S3Server::in_process`] and [`S3Server::minio`] ask for one of the two.
+//!   own on it, with temporary credentials for it ([`Bucket::session`]); [`S3Server::in_process`] and
+//!   [`S3Server::minio`] ask for one of the two.
 //! - [`programs()`] builds the four programs once and says where they are.
 //! - [`Tool`] runs one of them to its end; [`Shell`] runs the commands of a document.
 //! - [`NodeProcess`] is a running `duramen serve`: killed, stopped, started again; its output is shown when a test fails.
