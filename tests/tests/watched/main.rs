@@ -183,9 +183,16 @@ fn alerts_are_right_and_each_was_seen_to_fire_and_to_be_silent() -> Result<()> {
     let anchors = anchors();
     let links: Vec<_> = rules.lines().filter_map(|line| line.trim().strip_prefix("runbook_url: ")).collect();
     assert_eq!(links.len(), names.len(), "each alert has a link to the runbook");
-    for link in links {
+    let runbook = text("docs/operations/RUNBOOK.md");
+    for (name, link) in names.iter().zip(links) {
         let anchor = link.strip_prefix("docs/operations/RUNBOOK.md#").unwrap_or_else(|| panic!("{link}"));
         assert!(anchors.contains(anchor), "the runbook has no #{anchor}");
+        let row = runbook.lines().find(|line| line.starts_with('|') && line.contains(name));
+        let row = row.unwrap_or_else(|| panic!("{name} is not in the runbook's table"));
+        assert!(
+            row.contains(&format!("(#{anchor})")),
+            "{name} leads to #{anchor}, and the table elsewhere: {row}"
+        );
     }
     for severity in rules.lines().filter_map(|line| line.trim().strip_prefix("severity: ")) {
         assert!(matches!(severity, "critical" | "warning"), "{severity}");
