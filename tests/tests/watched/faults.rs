@@ -158,9 +158,13 @@ fn take_the_store_away(scene: &mut Scene) -> Result<()> {
 
 /// A node dies, and then Prometheus is not told of it any more.
 fn lose_a_node(scene: &mut Scene) -> Result<()> {
+    // Of this node: one that stands still may look down as well, and all are missing before the first is scraped.
+    let fires = |alert| format!("ALERTS{{alertname=\"{alert}\",alertstate=\"firing\",cluster=\"slow\"}}");
     scene.slow.kill_9()?;
+    scene.shows(60, &fires("DuramenNodeDown"), |_| Ok(()))?;
     scene.fires(60, &["DuramenNodeDown"], |_| Ok(()))?;
     scene.prometheus.discover(&[("faulty", scene.faulty.admin_url())])?;
+    scene.shows(60, &fires("DuramenNodesMissing"), |_| Ok(()))?;
     scene.fires(60, &["DuramenNodesMissing"], |_| Ok(()))
 }
 
