@@ -150,10 +150,11 @@ impl Game {
     }
 
     fn damage(&self, file: &Path, damage: Damage) -> Result<()> {
-        Ok(match damage {
+        match damage {
             Damage::Bit { byte, bit } => self.world.disk.flip_bit(file, byte, bit)?,
             Damage::Unreadable => self.world.disk.set_unreadable(file, true)?,
-        })
+        }
+        Ok(())
     }
 
     fn damaged(mut self, file: &Path, kind: &str, damage: Damage, running: bool) -> Result<Outcome> {

@@ -129,9 +129,8 @@ pub fn salvage(
             if valid { visit_records(frame, &path, visit) } else { visit_entries(frame, &path, visit) }
         });
         // What the disk does not give is as good as damaged.
-        match scanned {
-            Err(error) => drop(unreadable(error)?),
-            Ok(_) => {}
+        if let Err(error) = scanned {
+            unreadable(error)?;
         }
     }
     Ok(())

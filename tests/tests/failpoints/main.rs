@@ -3,8 +3,6 @@
 //!
 //! The points are in `crates/failpoint`; each has its place in [`scenes`], and its line in docs/TESTING.md.
 
-#![expect(clippy::panic, reason = "what fails here fails the test")]
-
 mod node;
 mod tools;
 
