@@ -17,16 +17,21 @@ use anyhow::{Context, Result, ensure};
 use duramen::config::Config;
 use duramen::{Node, StartError};
 use duramen_archive::Depth;
-use duramen_restore::{RepairOptions, VerifyOptions};
+use duramen_restore::{HydrateOptions, RepairOptions, Target, VerifyOptions};
 use duramen_simulation::{Player, World, config};
-use duramen_types::Acknowledgement;
+use duramen_types::{Acknowledgement, BranchName, NodeId};
 use duramen_wal::Disk;
+use duramen_wal::sim::SimDisk;
 use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
 
 /// How many rounds of operations are archived, and how many follow that are not.
 const ARCHIVED: u32 = 24;
 const NOT_ARCHIVED: u32 = 4;
+/// Of so many games, one is on a directory that `hydrate` filled.
+const RESTORED: u64 = 3;
+const KINDS: &[&str] = &["log", "checkpoint", "index", "node.json"];
+const RESTORED_KINDS: &[&str] = &["log", "node.json", "restore.json", "activated.json"];
 const SHUTDOWN: Duration = Duration::from_secs(20);
 
 fn main() -> Result<()> {
@@ -36,16 +41,18 @@ fn main() -> Result<()> {
     }
     support::log();
     let first: u64 = support::setting("DURAMEN_DAMAGE_SEED").unwrap_or(1);
-    let count: u64 = support::setting("DURAMEN_DAMAGE_SEEDS").unwrap_or(2);
-    let bits: usize = support::setting("DURAMEN_DAMAGE_BITS").unwrap_or(6);
+    let count: u64 = support::setting("DURAMEN_DAMAGE_SEEDS").unwrap_or(3);
+    let bits: usize = support::setting("DURAMEN_DAMAGE_BITS").unwrap_or(4);
     for seed in first..first.saturating_add(count) {
         let counts = support::seeded(seed, || Game::new(seed).play(bits));
         let counts = counts.with_context(|| {
             format!("seed {seed}; again with DURAMEN_DAMAGE_SEED={seed} DURAMEN_DAMAGE_SEEDS=1 DURAMEN_DAMAGE_BITS={bits}")
         })?;
         println!("seed {seed}: {counts:?}");
-        for kind in ["log", "checkpoint", "index", "node.json"] {
-            ensure!(counts.contains_key(kind), "there was no {kind} to damage: {counts:?}");
+        let restored = seed.is_multiple_of(RESTORED);
+        let kinds = if restored { RESTORED_KINDS } else { KINDS };
+        for kind in kinds {
+            ensure!(counts.contains_key(*kind), "there was no {kind} to damage: {counts:?}");
         }
     }
     Ok(())
@@ -98,6 +105,9 @@ impl Game {
     fn play(mut self, bits: usize) -> Result<BTreeMap<&'static str, Counts>> {
         self.operate().context("before any damage")?;
         self.world.disk.kill();
+        if self.seed.is_multiple_of(RESTORED) {
+            self.restore().context("before any damage")?;
+        }
         let mut random = StdRng::seed_from_u64(self.seed);
         let mut counts: BTreeMap<&'static str, Counts> = BTreeMap::new();
         let mut failed = Vec::new();
@@ -149,6 +159,33 @@ impl Game {
         })
     }
 
+    /// Goes on in another directory, to which everything is restored.
+    fn restore(&mut self) -> Result<()> {
+        let Self { seed, world, config, players } = self;
+        let (disk, branch) = (SimDisk::new(*seed), BranchName::parse("restored")?);
+        let options = HydrateOptions {
+            branch: Some(branch.clone()),
+            disk: Arc::new(disk.clone()),
+            ..HydrateOptions::new(NodeId::new(config.node.id))
+        };
+        world.live(async {
+            let node = Node::start_in(world.environment(), config).await?;
+            for player in &mut *players {
+                player.check(&node).await?;
+            }
+            node.archive_flush().await?;
+            node.shutdown(SHUTDOWN).await?;
+            let (parent, data) = (&config.archive.branch, &config.node.data);
+            duramen_restore::hydrate(&world.store(), parent, &Target::LatestPerShard, data, &options).await?;
+            anyhow::Ok(())
+        })?;
+        world.disk = disk;
+        config.archive.branch = branch;
+        let said = self.live(None)?;
+        ensure!(said.is_none(), "what was restored does not start: {said:?}");
+        Ok(())
+    }
+
     fn damage(&self, file: &Path, damage: Damage) -> Result<()> {
         match damage {
             Damage::Bit { byte, bit } => self.world.disk.flip_bit(file, byte, bit)?,
@@ -167,7 +204,7 @@ impl Game {
             said => said,
         };
         let Some(said) = said else { return Ok(Outcome::Harmless) };
-        if kind == "node.json" && matches!(damage, Damage::Bit { .. }) {
+        if kind.ends_with(".json") && matches!(damage, Damage::Bit { .. }) {
             // An identity of which a bit turned is another's, and so is the branch then.
             return Ok(Outcome::Refused);
         }
@@ -213,9 +250,14 @@ impl Game {
         let life = world.live(async {
             let node = Node::start_in(world.environment(), config).await?;
             if let Some((file, damage)) = damaged {
-                match damage {
-                    Damage::Bit { byte, bit } => world.disk.flip_bit(file, byte, bit)?,
-                    Damage::Unreadable => world.disk.set_unreadable(file, true)?,
+                let done = match damage {
+                    Damage::Bit { byte, bit } => world.disk.flip_bit(file, byte, bit),
+                    Damage::Unreadable => world.disk.set_unreadable(file, true),
+                };
+                match done {
+                    // The start has written the open segment anew.
+                    Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
+                    done => done?,
                 }
             }
             for player in &mut *players {
@@ -271,6 +313,8 @@ fn kind(data: &Path, file: &Path) -> Option<&'static str> {
     let below: PathBuf = file.strip_prefix(data).ok()?.to_owned();
     match below.to_str()? {
         "node.json" => Some("node.json"),
+        "restore.json" => Some("restore.json"),
+        "activated.json" => Some("activated.json"),
         path if path.starts_with("wal/") => Some("log"),
         path if path.starts_with("checkpoint/") => Some("checkpoint"),
         path if path.starts_with("index/") => Some("index"),

@@ -224,7 +224,9 @@ fn check_recoverable(state: &ShardState, purged: Option<EntryId>, last: Option<E
     if state.end() > end {
         return refuse(format!(
             "shard {shard}: its checkpoint ends at index {}, its log already at {end}: the log has lost entries. Run \
-             `duramen-restore repair --data DIR --archive URL`",
+             `duramen-restore repair --data DIR --archive URL`. Where that finds nothing damaged, the end of the log went with a \
+             frame that looks like one that a power cut tore: `duramen-archiver run --data DIR` archives what is left, and \
+             `duramen-restore hydrate --latest` rebuilds the node in another directory",
             state.end()
         ));
     }
