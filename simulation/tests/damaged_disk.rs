@@ -286,6 +286,11 @@ impl Game {
             ensure!(report.is_none(), "after the repair ({repaired:?}) it says {report:?}");
             return Ok(Outcome::Mended);
         }
+        for gone in &repaired.gone {
+            let shard = repaired.shards.iter().find(|shard| shard.shard == gone.shard);
+            let archived = shard.is_none_or(|shard| gone.first < shard.archived);
+            ensure!(!archived, "what is archived is called gone: {repaired:?}");
+        }
         let Self { world, config, .. } = &self;
         world.live(async {
             let node = Node::start_in(world.environment(), config).await?;
