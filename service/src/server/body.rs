@@ -150,13 +150,15 @@ impl<B: Body> Received<B> {
                         *left = left.saturating_sub(taken.len());
                     }
                     if *have == PREFIX && *left == 0 {
-                        (*have, self.partial) = (0, 0);
+                        (*have, self.partial, self.waited) = (0, 0, Duration::ZERO);
                     }
                 }
             }
         }
-        if self.partial == 0 {
-            (self.held, self.waited) = (None, Duration::ZERO);
+        // What is complete needs its room no more.
+        if let Some(held) = &mut self.held {
+            let needless = held.num_permits().saturating_sub(self.partial);
+            drop(held.split(needless));
         }
     }
 

@@ -71,6 +71,32 @@ async fn a_call_may_be_silent_between_messages_and_not_within_one() {
     assert!(began.elapsed() >= GRACE && receiving.budget.available_permits() == 5000);
 }
 
+/// What a proxy makes of a stream of messages: each piece has the end of one and the beginning of the next.
+#[tokio::test(start_paused = true)]
+async fn each_message_has_its_own_time_and_room_however_they_are_cut_into_pieces() {
+    let receiving = receiving(5000);
+    let (pieces, mut body) = body(true, &receiving);
+    tokio::spawn(async move {
+        let mut rest = message(1000);
+        for _ in 0..100 {
+            let next = message(1000);
+            rest.extend_from_slice(&next[..7]);
+            if pieces.send(rest.clone().into()).await.is_err() {
+                return;
+            }
+            rest = next[7..].to_vec();
+            tokio::time::sleep(GRACE / 3).await;
+        }
+    });
+    let mut received = 0;
+    while let Some(frame) = body.frame().await {
+        received += frame.expect("every message is in time").into_data().unwrap().len();
+        if received < 100 * 1005 {
+            assert_eq!(receiving.budget.available_permits(), 5000 - 7, "only the last one is not complete");
+        }
+    }
+}
+
 #[tokio::test(start_paused = true)]
 async fn a_body_that_drips_is_cut_off() {
     let receiving = receiving(1 << 20);
