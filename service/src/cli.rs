@@ -284,6 +284,7 @@ async fn run_node(
         admin = %serving.admin(),
         data = %config.node.data.display(),
         archive = config.archive.url.as_deref().unwrap_or("none"),
+        branch = node.status().await.branch,
         "the node is serving"
     );
     service_manager::ready();
@@ -306,7 +307,7 @@ async fn run_node(
         _ = terminate.recv() => {}
         _ = interrupt.recv() => {}
         // Nothing more can be promised: recovery after a restart finds out what the disk holds.
-        failure = node.failed() => anyhow::bail!("{failure}; the node ends, its restart recovers"),
+        failure = node.failed() => anyhow::bail!("{failure}"),
     }
     watchdog.abort();
     metrics.abort();

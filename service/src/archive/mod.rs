@@ -125,6 +125,10 @@ struct Shared {
     /// When the store was last asked whether it answers; monotonic.
     probed: tokio::sync::Mutex<Option<Duration>>,
     closed_through: Mutex<Option<HybridTime>>,
+    /// Whether the archive was opened, or could not be, once.
+    attempted: watch::Sender<bool>,
+    /// Why this node must not go on, where its archive is ahead of it.
+    outdated: Mutex<Option<String>>,
     /// The time of the closed object that the node wrote last: the next one names it.
     last_closed: Mutex<Option<HybridTime>>,
     /// Held during a round.
@@ -170,6 +174,8 @@ impl ArchiveTask {
             activity: Notify::new(),
             stopping: CancellationToken::new(),
             closed_through: Mutex::new(None),
+            attempted: watch::Sender::new(false),
+            outdated: Mutex::new(None),
             last_closed: Mutex::new(None),
             rounds: tokio::sync::Mutex::new(()),
             closed_ends: Mutex::new(Vec::new()),
@@ -177,6 +183,18 @@ impl ArchiveTask {
         });
         let task = tokio::spawn(rounds::run(Arc::clone(&shared)));
         Self { shared, task: Mutex::new(Some(task)) }
+    }
+
+    /// Waits until the archive was looked at once, whatever came of it, for at most `limit`.
+    pub async fn attempted(&self, limit: Duration) {
+        let mut attempted = self.shared.attempted.subscribe();
+        // The sender is held here.
+        let _ = tokio::time::timeout(limit, attempted.wait_for(|attempted| *attempted)).await;
+    }
+
+    /// Why the node must not go on: its archive holds what this log does not.
+    pub fn outdated(&self) -> Option<String> {
+        self.shared.outdated.lock().clone()
     }
 
     /// The archive's address, without secrets.

@@ -91,9 +91,11 @@ impl Shared {
                     self.troubles.clear(Part::Opening);
                     let opened = Arc::new(opened);
                     self.opened.send_replace(Some(Arc::clone(&opened)));
+                    self.attempted.send_replace(true);
                     return opened;
                 }
                 Err(error) => {
+                    self.attempted.send_replace(true);
                     tracing::error!(%error, "the archive can't be opened; trying again in {pause:?}");
                     self.troubles.set(Part::Opening, error);
                     tokio::time::sleep(pause).await;
@@ -135,12 +137,14 @@ impl Shared {
             let log = view.log(shard.id).await.map_err(text)?.clone();
             let end = log.tip().end;
             if end > shard.recovered_end {
-                return Err(format!(
+                let error = format!(
                     "shard {}: the archive holds entries to index {end} that this node's log, which ended at {}, does not \
                      continue: the data directory is older than its archive. Start from the archive instead: \
                      `duramen-restore hydrate`",
                     shard.id, shard.recovered_end
-                ));
+                );
+                *self.outdated.lock() = Some(error.clone());
+                return Err(error);
             }
             check_own(&self.wal, &settings.branch, shard.id, log.tip()).map_err(|error| error.to_string())?;
             let shard_view = view.shard(shard.id).await.map_err(text)?;

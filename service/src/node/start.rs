@@ -24,6 +24,8 @@ use crate::telemetry::Metrics;
 use crate::time::HybridClock;
 
 /// How often a failure of the log is looked for.
+/// How long a start waits for what the archive says: it must not be ahead of the log.
+const FIRST_LOOK: Duration = Duration::from_secs(2);
 const FAILURE_CHECK: Duration = Duration::from_millis(100);
 /// Memory for loaded index files of sealed ranges.
 const INDEX_CACHE: usize = 32 << 20;
@@ -70,10 +72,13 @@ pub enum StartError {
 #[derive(Debug, Clone, thiserror::Error)]
 pub enum Failure {
     /// What the disk holds is unknown until the process restarts and recovers.
-    #[error("the log failed: {0}")]
+    #[error("the log failed: {0}; the node ends, its restart recovers")]
     Log(duramen_wal::Error),
-    #[error("shard {shard} has stopped: {reason}")]
+    #[error("shard {shard} has stopped: {reason}; the node ends, its restart recovers")]
     Shard { shard: ShardId, reason: String },
+    /// What it acknowledges could never be archived, and would have offsets that are taken.
+    #[error("{0}")]
+    Outdated(String),
 }
 
 impl StartError {
@@ -243,13 +248,20 @@ impl Node {
             damages: Damages::default(),
         }));
         node.create_default_tenant().await?;
+        if let Some(archive) = &node.0.archive {
+            // A node that finds out later ends then, as far as the store lets it find out.
+            archive.attempted(FIRST_LOOK).await;
+            if let Some(reason) = archive.outdated() {
+                return Err(StartError::Other(reason));
+            }
+        }
         tokio::spawn(super::retention::run(Arc::downgrade(&node.0)));
         tokio::spawn(super::operator::keep_gauges(Arc::downgrade(&node.0)));
         Ok(node)
     }
 
-    /// Waits for a failure after which nothing can be acknowledged any more: an fsync that failed, or a shard whose group
-    /// has stopped. The process must end then; its restart recovers.
+    /// Waits for a failure after which nothing can be acknowledged any more: an fsync that failed, a shard whose group
+    /// has stopped, or an archive that turns out to be ahead of the log. The process must end then.
     pub async fn failed(&self) -> Failure {
         loop {
             if let Some(error) = self.wal().failure() {
@@ -258,8 +270,15 @@ impl Node {
             if let Some(failure) = self.dead_shard() {
                 return failure;
             }
+            if let Some(reason) = self.outdated() {
+                return Failure::Outdated(reason);
+            }
             tokio::time::sleep(FAILURE_CHECK).await;
         }
+    }
+
+    fn outdated(&self) -> Option<String> {
+        self.0.archive.as_ref()?.outdated()
     }
 
     /// The first shard whose group has stopped for good.

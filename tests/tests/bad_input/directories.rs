@@ -1,8 +1,10 @@
 //! Data directories: in use, of another node, of a newer version, and what is none.
 
 use std::path::Path;
+use std::sync::Arc;
 
 use anyhow::Result;
+use duramen_tests::{Deadline, S3Server};
 use tempfile::TempDir;
 
 use super::*;
@@ -153,5 +155,60 @@ fn a_restore_into_a_directory_that_has_something_is_refused_and_leaves_it_alone(
     hydrate(&other)?.fail(1, &[&named, "is not empty", "letter.txt", "restore into an empty directory"])?;
     let before = contents(&directory.path().join("letters"))?;
     ensure!(before.len() == 1, "nothing was made there: {before:?}");
+    Ok(())
+}
+
+/// Copies a data directory of a stopped node, in the place of what is there.
+fn copy(from: &Path, to: &Path) -> Result<()> {
+    if to.exists() {
+        std::fs::remove_dir_all(to)?;
+    }
+    let mut copy = std::process::Command::new("cp");
+    duramen_tests::run(copy.arg("-a").arg(from).arg(to)).map(drop)
+}
+
+/// A directory that was put back from a copy while its archive went on; `settings` say where that is.
+fn put_back(directory: &Path, settings: &NodeSettings) -> Result<()> {
+    let (data, old) = (directory.join("node"), directory.join("old"));
+    let mut node = settings.clone().start()?;
+    let append = |node: &NodeProcess| {
+        Tool::ctl(node)?.line("append orders -").input("a record\n").succeed()?;
+        Tool::ctl(node)?.line("archive flush").succeed()
+    };
+    append(&node)?;
+    ensure!(node.terminate()?.success(), "it stops badly");
+    copy(&data, &old)?;
+    node.start_again()?;
+    append(&node)?;
+    ensure!(node.terminate()?.success(), "it stops badly");
+    copy(&old, &data)
+}
+
+const OLDER: [&str; 2] = ["older than its archive", "duramen-restore hydrate"];
+
+#[test]
+fn a_directory_older_than_its_archive_is_refused() -> Result<()> {
+    let directory = tempfile::tempdir()?;
+    let settings = NodeSettings::in_directory(&directory.path().join("node"))
+        .archive_in_directory(&directory.path().join("archive"))
+        .set("cluster.shards", "1");
+    put_back(directory.path(), &settings)?;
+    refused(settings, &OLDER)
+}
+
+#[test]
+fn a_node_that_finds_out_late_that_its_directory_is_older_ends() -> Result<()> {
+    let Some(server) = S3Server::minio()?.map(Arc::new) else { return Ok(()) };
+    let (directory, bucket) = (tempfile::tempdir()?, server.bucket()?);
+    let settings = NodeSettings::in_directory(&directory.path().join("node"))
+        .archive_in(&bucket, "log")
+        .set("cluster.shards", "1");
+    put_back(directory.path(), &settings)?;
+    server.kill()?;
+    let mut node = settings.start()?;
+    server.start_again()?;
+    let status = node.process().wait(Deadline::after_secs(120))?;
+    let said = node.process().output();
+    ensure!(status.code() == Some(1) && OLDER.iter().all(|part| said.contains(part)), "{status}: {said}");
     Ok(())
 }
