@@ -109,7 +109,15 @@ pub async fn hydrate(
         let (fetched, present) = (Reach::default(), Reach::default());
         return Ok(HydrateReport { branch, plan, fetched, present, resumed: false, note: None });
     }
-    check_empty(&options.disk, to)?;
+    if !check_empty(&options.disk, to)? {
+        // Nothing is made there before it can say that a restore has begun: until then it is as empty as it was.
+        let guard = Guard::place(store, parent, &format!("being restored to {}", to.display())).await?;
+        let begun = begin(store, parent, target, to, options).await;
+        let note = guard.release().await;
+        let (dir, details) = begun?;
+        let report = finish(store, &dir, details, false, options).await?;
+        return Ok(HydrateReport { note, ..report });
+    }
     let dir = DataDir::open_unfinished(Arc::clone(&options.disk), to)?;
     if let Some(restore) = dir.restore()? {
         let details = details_of(&dir, &restore)?;
@@ -120,17 +128,11 @@ pub async fn hydrate(
         }
         return finish(store, &dir, details, true, options).await;
     }
-    if let Some(node) = dir.node()? {
-        return Err(Error::NotEmpty {
-            dir: to.to_owned(),
-            found: format!("node.json of node {}", node.node),
-        });
-    }
-    let guard = Guard::place(store, parent, &format!("being restored to {}", to.display())).await?;
-    let begun = begin(store, parent, target, &dir, options).await;
-    let note = guard.release().await;
-    let report = finish(store, &dir, begun?, false, options).await?;
-    Ok(HydrateReport { note, ..report })
+    let found = match dir.node()? {
+        Some(node) => format!("node.json of node {}", node.node),
+        None => "restore.json was there a moment ago".to_owned(),
+    };
+    Err(Error::NotEmpty { dir: to.to_owned(), found })
 }
 
 /// Finishes the restore that was begun in `to`, whatever its target was; see [`hydrate`].
@@ -142,8 +144,9 @@ pub async fn resume(store: &Store, to: &Path, options: &HydrateOptions) -> Resul
     finish(store, &dir, details, true, options).await
 }
 
-/// Refuses a directory with files that no data directory has, before anything is written there.
-fn check_empty(disk: &Arc<dyn Disk>, to: &Path) -> Result<()> {
+/// Refuses a directory with files that no data directory has, before anything is written there; gives whether it says of itself
+/// what it is.
+fn check_empty(disk: &Arc<dyn Disk>, to: &Path) -> Result<bool> {
     const OURS: [&str; 4] = ["LOCK", "node.json", "restore.json", "activated.json"];
     let names = |dir: &Path| match disk.list(dir) {
         Ok(names) => Ok(names),
@@ -164,7 +167,7 @@ fn check_empty(disk: &Arc<dyn Disk>, to: &Path) -> Result<()> {
     };
     match foreign.or(log) {
         Some(found) => Err(Error::NotEmpty { dir: to.to_owned(), found }),
-        None => Ok(()),
+        None => Ok(described),
     }
 }
 
@@ -184,9 +187,9 @@ async fn begin(
     store: &Store,
     parent: &BranchName,
     target: &Target,
-    dir: &DataDir,
+    to: &Path,
     options: &HydrateOptions,
-) -> Result<Details> {
+) -> Result<(DataDir, Details)> {
     let view = BranchView::open(store, parent).await?;
     let plan = plan(&view, target).await?;
     let branch = match &options.branch {
@@ -206,10 +209,15 @@ async fn begin(
     if let Some(found) = Branch::open_if_present(store, &details.branch).await? {
         check_same(store, &found, view.branch(), &details).await?;
     }
-    note(dir, store, &details, "nothing is downloaded yet".to_owned())?;
+    let dir = DataDir::open_unfinished(Arc::clone(&options.disk), to)?;
+    if dir.restore()?.is_some() || dir.node()?.is_some() {
+        let found = "another restore or node began there meanwhile".to_owned();
+        return Err(Error::NotEmpty { dir: to.to_owned(), found });
+    }
+    note(&dir, store, &details, "nothing is downloaded yet".to_owned())?;
     duramen_failpoint::reached(Point::HydrateNoted);
     create_branch(store, &view, &details, &options.creator).await?;
-    Ok(details)
+    Ok((dir, details))
 }
 
 /// The name, or the name with a number, if it is taken: several directories may be restored from one instant.
