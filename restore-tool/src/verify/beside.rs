@@ -1,6 +1,7 @@
 //! Holds and verdicts: what stands beside the histories, and what no history needs.
 
-use duramen_archive::{Hold, Verdict};
+use duramen_archive::{Branch, Hold, ObjectKey, Verdict, paths};
+use futures::TryStreamExt as _;
 
 use super::Context;
 use crate::Result;
@@ -14,6 +15,27 @@ pub(super) async fn holds(context: &Context) -> Result<()> {
         context.looked_at(0);
         if context.absorb(&key, hold)?.is_none() {
             context.find(&key, MEND);
+        }
+    }
+    Ok(())
+}
+
+/// The description of every branch can be read, and is under its own key: others may descend from this one.
+pub(super) async fn branches(context: &Context) -> Result<()> {
+    let keys: Vec<ObjectKey> = context
+        .store
+        .list(paths::BRANCHES, None)
+        .try_filter_map(async |object| Ok(object.key.filter(|key| matches!(key, ObjectKey::Branch(_)))))
+        .try_collect()
+        .await?;
+    for key in keys {
+        context.newest.see(&key);
+        let ObjectKey::Branch(name) = &key else { continue };
+        // The line of this one is looked at anyway.
+        if *name != context.branch
+            && context.absorb(&key, Branch::open(&context.store, name).await)?.is_some()
+        {
+            context.looked_at(0);
         }
     }
     Ok(())

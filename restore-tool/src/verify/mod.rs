@@ -231,6 +231,7 @@ async fn look(
         bytes: AtomicU64::new(0),
     };
     beside::holds(&context).await?;
+    beside::branches(&context).await?;
     let (earlier, all) = beside::verdicts(&context).await?;
     // What a later one found must be looked at again until it is mended: then nothing is skipped. One that can't be read may
     // have found anything.
