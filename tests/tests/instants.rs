@@ -12,7 +12,6 @@ use duramen_simulation::{Player, observe};
 use duramen_types::{BranchName, NodeId, SystemClock};
 use rand::SeedableRng;
 use rand::rngs::StdRng;
-use rand::seq::IndexedRandom;
 
 const STREAMS: [&str; 6] = ["orders", "payments", "ci", "us", "a.b_c-d", "events"];
 const OPERATIONS: usize = 600;
@@ -54,24 +53,20 @@ async fn the_state_at_200_random_instants_is_what_a_model_says() -> Result<()> {
         }
     }
     node.archive_flush().await?;
-    let instant = {
-        let player = player.clone();
-        move |random: &mut StdRng| player.some_instant(random).context("nothing was done")
-    };
+    let instants = (0..INSTANTS).map(|_| player.some_instant(&mut random).context("nothing was done"));
+    let instants = instants.collect::<Result<Vec<_>>>()?;
 
-    for _ in 0..INSTANTS {
-        let time = instant(&mut random)?;
-        player.check_as_of(&node, time).await.with_context(|| format!("seed {seed}"))?;
+    for time in &instants {
+        player.check_as_of(&node, *time).await.with_context(|| format!("seed {seed}"))?;
     }
 
     let clock = Arc::new(SystemClock::new());
     let store = Store::open(&url, &StoreOptions::default(), clock, Random::from_seed(seed)).await?;
     let main = BranchName::parse("main")?;
-    for number in 0..INSTANTS {
-        let time = instant(&mut random)?;
+    let ways = instants.iter().flat_map(|time| [(*time, false), (*time, true)]);
+    for (number, (time, hydrated)) in ways.enumerate() {
         let name = BranchName::parse(&format!("instant-{number}"))?;
         let data = directory.path().join(name.as_str());
-        let hydrated = *[true, false].choose(&mut random).expect("there are two ways");
         if hydrated {
             let options =
                 HydrateOptions { branch: Some(name.clone()), ..HydrateOptions::new(NodeId::new(1)) };
