@@ -237,6 +237,18 @@ fn schedules_and_log_levels_are_checked() {
     assert_eq!(found.len(), 2, "{found:?}");
     assert!(found[0].starts_with("duramen.toml:2: archive.snapshot_schedule: \"hourly-ish\" is not a cron"));
     assert!(found[1].starts_with("duramen.toml:4: telemetry.log_level: "), "{found:?}");
+    for (level, part) in
+        [("loud", "loud"), ("inof", "inof"), ("duramen=debug,wran", "wran"), ("duramen", "duramen")]
+    {
+        let found = problems(&file(&format!("[telemetry]\nlog_level = \"{level}\"\n")));
+        assert!(
+            found.len() == 1 && found[0].contains(&format!("{part:?} is no level: write off,")),
+            "{found:?}"
+        );
+    }
+    for level in ["info", "WARN", "info,duramen=debug", "off", "warn,duramen::node=trace"] {
+        assert_eq!(problems(&file(&format!("[telemetry]\nlog_level = \"{level}\"\n"))), Vec::<String>::new());
+    }
 }
 
 #[test]

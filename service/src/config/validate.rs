@@ -5,6 +5,7 @@ use std::net::SocketAddr;
 use duramen_archive::StoreOptions;
 use tokio_cron_scheduler::Job;
 use tracing_subscriber::EnvFilter;
+use tracing_subscriber::filter::LevelFilter;
 use url::{Host, Url};
 
 use super::Config;
@@ -25,10 +26,25 @@ pub(super) fn validate(config: &mut Config) -> Vec<(&'static str, String)> {
     sizes(config, &mut found);
     archive(config, &mut found);
     cloudwatch(config, &mut found);
-    if let Err(error) = EnvFilter::builder().parse(&config.telemetry.log_level) {
-        found.push(("telemetry.log_level", format!("{:?}: {error}", config.telemetry.log_level)));
-    }
+    log_level(config, &mut found);
     found
+}
+
+fn log_level(config: &Config, found: &mut Vec<(&'static str, String)>) {
+    let level = &config.telemetry.log_level;
+    if let Err(error) = EnvFilter::builder().parse(level) {
+        found.push(("telemetry.log_level", format!("{level:?}: {error}")));
+        return;
+    }
+    // Any word is a valid filter, for what has this word as its name; alone it silences everything.
+    let is_level = |part: &&str| part.contains(['=', '[']) || part.trim().parse::<LevelFilter>().is_ok();
+    if let Some(part) = level.split(',').find(|part| !is_level(part)) {
+        let levels = "off, error, warn, info, debug or trace";
+        let message = format!(
+            "{part:?} is no level: write {levels}, or a part of the program with its own, as in \"info,duramen=debug\""
+        );
+        found.push(("telemetry.log_level", message));
+    }
 }
 
 fn collector(config: &Config, found: &mut Vec<(&'static str, String)>) {

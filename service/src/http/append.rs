@@ -41,7 +41,8 @@ pub(super) struct AppendQuery {
     match_offset: Option<u64>,
     /// The stream's fencing token, where it has one. Header `duramen-fencing-token`, which stays out of logs of URLs.
     fencing_token: Option<String>,
-    /// An idempotent producer's stamp, `id:epoch:sequence`. Header `duramen-producer`.
+    /// An idempotent producer's stamp, `id:epoch:sequence`; an id is got from `POST /v1/producers`, as one of another's own
+    /// choice may be given to somebody else. Header `duramen-producer`.
     producer: Option<String>,
     /// Takes the body as it is: of NDJSON each line is one value, of JSON the whole document is.
     raw: bool,

@@ -72,6 +72,16 @@ pub(crate) struct HeaderJson {
     value: Option<Blob>,
 }
 
+/// How headers may be written: a list in order, or an object of names to values.
+#[derive(ToSchema)]
+#[serde(untagged)]
+#[schema(as = HeadersIn)]
+#[expect(dead_code, reason = "only its schema is used: what is read keeps the order of an object too")]
+pub(crate) enum HeadersSchema {
+    List(Vec<HeaderJson>),
+    Object(std::collections::BTreeMap<String, Blob>),
+}
+
 /// A record's headers: a list of `{"name", "value"}` in order, or an object of names to values.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 struct HeadersIn(Vec<HeaderJson>);
@@ -114,17 +124,19 @@ impl<'de> Deserialize<'de> for HeadersIn {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct Millis(i64);
 
+/// How a time may be written: milliseconds since 1970, or RFC 3339.
+#[derive(Deserialize, ToSchema)]
+#[serde(untagged, expecting = "a timestamp is milliseconds since 1970 or an RFC 3339 string")]
+pub(crate) enum TimestampIn {
+    Millis(i64),
+    Rfc3339(String),
+}
+
 impl<'de> Deserialize<'de> for Millis {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        #[derive(Deserialize)]
-        #[serde(untagged, expecting = "a timestamp is milliseconds since 1970 or an RFC 3339 string")]
-        enum Form {
-            Millis(i64),
-            Text(String),
-        }
-        match Form::deserialize(deserializer)? {
-            Form::Millis(millis) => Ok(Self(millis)),
-            Form::Text(text) => {
+        match TimestampIn::deserialize(deserializer)? {
+            TimestampIn::Millis(millis) => Ok(Self(millis)),
+            TimestampIn::Rfc3339(text) => {
                 instant(&text).map(|time| Self(time.as_millisecond())).map_err(D::Error::custom)
             }
         }
@@ -160,11 +172,11 @@ pub(crate) struct RecordIn {
     value: Option<Blob>,
     /// In order, as a list of `{"name", "value"}`, or as an object of names to values.
     #[serde(default)]
-    #[schema(value_type = Vec<HeaderJson>)]
+    #[schema(value_type = HeadersSchema)]
     headers: HeadersIn,
     /// Milliseconds since 1970 or an RFC 3339 string; absent: the time of arrival.
     #[serde(default)]
-    #[schema(value_type = Option<i64>)]
+    #[schema(value_type = Option<TimestampIn>)]
     timestamp: Option<Millis>,
 }
 

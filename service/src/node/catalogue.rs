@@ -160,7 +160,16 @@ impl Node {
     pub async fn delete_cursor(&self, stream: &StreamRef, cursor: &CursorName) -> Result<HybridTime> {
         let (shard, id, ()) = self.locate(stream, |_| ())?;
         let op = ControlOp::DeleteCursor { stream: id, cursor: cursor.clone() };
-        Ok(self.control(&shard, op, stream).await?.0.applied.time)
+        let deleted = self.control(&shard, op, stream).await.map_err(|mut error| {
+            if error.code == Code::UnknownCursor {
+                let name = cursor.as_str();
+                error.message = format!(
+                    "stream {stream} has no cursor {name:?}: look for the right name in the list of its cursors"
+                );
+            }
+            error
+        })?;
+        Ok(deleted.0.applied.time)
     }
 
     /// Compare-and-set: fails with [`Code::Fenced`] unless the stream's token is `expected`. Gives when it was committed.

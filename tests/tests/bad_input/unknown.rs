@@ -67,7 +67,7 @@ fn an_unknown_cursor_is_named_with_its_stream() -> Result<()> {
     }
     asked
         .ctl("cursor delete orders me")?
-        .fail(1, &["stream default/orders has no such cursor", "cursor list"])?;
+        .fail(1, &["stream default/orders has no cursor \"me\"", "cursor list"])?;
     asked.http_refused(("GET", "/orders/cursors/me"), "", (404, "unknown_cursor"), &[what, todo])?;
     asked.http_refused(
         ("GET", "/orders/records?from=cursor:me"),
