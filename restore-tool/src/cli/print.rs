@@ -106,9 +106,10 @@ pub(crate) fn plan(plan: &Plan) -> String {
         let what = shard.reach.map(|found| format!(", {}", reach(found))).unwrap_or_default();
         line!(
             text,
-            "  shard {:<4} before index {}, {behind} archived entries after it{what}",
+            "  shard {:<4} before index {}, {} after it{what}",
             shard.shard,
-            shard.cut.end
+            shard.cut.end,
+            counted(behind, "archived entry")
         );
     }
     if let Some(all) = plan.reach {

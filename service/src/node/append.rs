@@ -6,7 +6,8 @@ use std::time::Duration;
 use duramen_state::{BatchOutcome, Rejection};
 use duramen_types::batch::{self, Batch, BatchBuilder, Limits};
 use duramen_types::{
-    Acknowledgement, AppendItem, BatchHeader, HybridTime, Offset, StreamConfig, StreamId, TimestampPolicy,
+    Acknowledgement, AppendItem, BatchHeader, HybridTime, Offset, ProducerId, ShardId, StreamConfig,
+    StreamId, TimestampPolicy,
 };
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, TryAcquireError, oneshot};
 use tracing::{Instrument as _, Span, field};
@@ -105,6 +106,9 @@ impl Node {
         let batch = self
             .admit(request.payload, request.producer, timestamps)
             .map_err(|error| invalid(&request.stream, &error))?;
+        if let Some(producer) = batch.producer() {
+            self.check_producer(&request.stream, producer.id)?;
+        }
         let budget = self.take_budget(batch.bytes().len(), wait).await?;
         let header = BatchHeader {
             stream: id,
@@ -143,6 +147,21 @@ impl Node {
             timeout: self.settings().append_timeout,
             span,
         })
+    }
+
+    /// Refuses a producer id that is still to be given out, which is an index of the meta shard's log: its honest owner's first
+    /// append would be taken for a repetition.
+    fn check_producer(&self, stream: &StreamRef, id: ProducerId) -> Result<()> {
+        if id.get() < self.shard(ShardId::META).view.progress().end.get() {
+            return Ok(());
+        }
+        Err(Error::new(
+            Code::InvalidArgument,
+            format!(
+                "append to {stream}: producer {id} was never allocated: ask the node for an id (AllocateProducer, POST \
+                 /v1/producers), and use that"
+            ),
+        ))
     }
 
     /// The stream's place, creating the stream where that is allowed.

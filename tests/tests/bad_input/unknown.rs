@@ -99,3 +99,25 @@ fn what_an_archive_does_not_have_is_named_with_what_it_has() -> Result<()> {
         .fail(2, &["\"main/owner\" is no key of an archive", "keys look like"])?;
     Ok(())
 }
+
+#[test]
+fn a_producer_id_that_nobody_was_given_is_refused_with_how_to_get_one() -> Result<()> {
+    let asked = Asked::start()?;
+    asked.ctl("stream create orders")?.succeed()?;
+    let id = |asked: &Asked| -> Result<u64> {
+        let (status, answer) = asked.http("POST", "/v1/producers", "")?;
+        answer["producer_id"].as_u64().with_context(|| format!("{status} {answer}"))
+    };
+    let given = id(&asked)?;
+    let append = |id: u64| format!("/orders/records?producer={id}:0:0");
+    let body = r#"{"records":[{"value":"a"}]}"#;
+    ensure!(asked.http("POST", &append(given), body)?.0 == 200, "what was allocated is taken");
+    // The very next one is somebody else's to come.
+    let refusal = (400, "invalid_argument");
+    let parts = ["append to default/orders", "was never allocated", "POST /v1/producers"];
+    asked.http_refused(("POST", &append(given + 1)), body, refusal, &parts)?;
+    let next = id(&asked)?;
+    let (_, answer) = asked.http("POST", &append(next), body)?;
+    ensure!(answer["duplicate"] != true, "{answer}");
+    Ok(())
+}
