@@ -25,7 +25,14 @@ Exit codes:
 pub struct Cli {
     /// The archive: s3://bucket/prefix, gs://…, az://…, file:///directory. Options follow as a query, like
     /// `s3://bucket?endpoint=http://127.0.0.1:9000&path_style=true&allow_http=true`
-    #[arg(long, env = "DURAMEN_ARCHIVE", value_name = "URL", global = true, default_value = "")]
+    #[arg(
+        long,
+        env = "DURAMEN_ARCHIVE",
+        value_name = "URL",
+        global = true,
+        default_value = "",
+        hide_default_value = true
+    )]
     pub archive: String,
     /// Print JSON, one document a line
     #[arg(long, global = true)]

@@ -70,6 +70,16 @@ impl Plan {
             let stream = StreamName::parse(name).map_err(|error| {
                 Failure::usage(error.to_string(), "give a stream's name first, then the file")
             })?;
+            // Many a file's name is a stream's name too; then nothing would be read but standard input.
+            if args.import && args.second.is_none() && std::path::Path::new(name).is_file() {
+                let what = format!("{name} is a file, and no stream is named to import it into");
+                return Err(Failure::usage(
+                    what,
+                    format!(
+                        "write --all to import it into the streams that its lines name, or STREAM {name}"
+                    ),
+                ));
+            }
             (Some(stream), args.second.clone())
         };
         let shape = Shape {

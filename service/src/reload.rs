@@ -43,7 +43,8 @@ impl Reload {
         let running = &mut self.running.config;
         running.telemetry.log_level = newer.config.telemetry.log_level;
         running.archive.snapshot_schedule = newer.config.archive.snapshot_schedule;
-        tracing::info!(changed = changed.join(", "), "the configuration was reloaded");
+        let changed = if changed.is_empty() { "nothing".to_owned() } else { changed.join(", ") };
+        tracing::info!(changed, "the configuration was reloaded");
         if !waiting.is_empty() {
             tracing::warn!(settings = waiting.join(", "), "these settings change with the next restart only");
         }

@@ -101,6 +101,9 @@ fn one_stream_is_carried_over_under_the_same_or_another_name() -> Result<()> {
     Tool::ctl(&node)?.line("append copy --import").input(&exported).succeed()?;
     ensure!(contents(&node)?["default/copy"] == before["default/orders"], "other records came over");
 
+    // A file in the place of the stream; one of those that are here.
+    Tool::ctl(&node)?.line("append --import Cargo.toml").fail(2, &["Cargo.toml is a file", "--all"])?;
+
     // A line that names its stream goes to no other.
     let all = Tool::restore(&url)?.line("export --all --latest").succeed()?;
     let refused = Tool::ctl(&node)?.line("append copy --import").input(&all);

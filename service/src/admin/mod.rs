@@ -41,7 +41,7 @@ async fn unknown_path(State(edge): State<Arc<Edge>>, uri: axum::http::Uri) -> Fa
         &uri,
         &format!(
             "this port is for operators, with /health, /metrics, /status and more; http://{}/v1/openapi.json, on the \
-             port for clients, lists what there is on both",
+             port for clients, lists what clients may ask",
             edge.config.listen.clients
         ),
     )
