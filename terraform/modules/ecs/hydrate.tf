@@ -2,7 +2,7 @@
 # node's role, because it makes a branch. Nothing starts it but a person; see README.md.
 
 locals {
-  hydrate_containers = { for number, _ in var.nodes : number => [merge(local.container, local.with_data, local.restore, local.logs["hydrate"], {
+  hydrate_containers = { for number, _ in var.nodes : number => [merge(local.container, local.with_archive, local.with_data, local.restore, local.logs["hydrate"], {
     name    = "hydrate"
     command = ["hydrate", "--to", "/var/lib/duramen", "--latest", "--node-id", number]
   })] }

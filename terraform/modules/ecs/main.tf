@@ -33,6 +33,28 @@ locals {
     "cloudwatch.cluster" = var.name
   }, var.settings)
 
+  # Who attaches an encrypted volume needs its key: EC2 is given a grant of it, and makes the data key with it.
+  key_statements = [for statement in [
+    {
+      Sid       = "GrantTheKeyToTheVolume"
+      Effect    = "Allow"
+      Action    = "kms:CreateGrant"
+      Resource  = var.kms_key_arn
+      Condition = { Bool = { "kms:GrantIsForAWSResource" = "true" } }
+    },
+    {
+      Sid       = "UseTheKeyOfTheVolume"
+      Effect    = "Allow"
+      Action    = ["kms:Decrypt", "kms:DescribeKey", "kms:GenerateDataKeyWithoutPlaintext", "kms:ReEncrypt*"]
+      Resource  = var.kms_key_arn
+      Condition = { StringEquals = { "kms:ViaService" = "ec2.${data.aws_region.current.region}.amazonaws.com" } }
+    },
+  ] : statement if var.kms_key_arn != null]
+
+  # How long a stop may take: requests under way and then the archiver have shutdown.timeout each.
+  shutdown     = regex("^([0-9]+) *(ms|s|m|h)$", lookup(var.settings, "shutdown.timeout", "30s"))
+  stop_seconds = max(90, 2 * ceil(tonumber(local.shutdown[0]) * { ms = 0.001, s = 1, m = 60, h = 3600 }[local.shutdown[1]]) + 30)
+
   # What every container has: the image's user, nothing to write but what is mounted, no capability.
   container = {
     image                  = var.image
@@ -41,9 +63,10 @@ locals {
     readonlyRootFilesystem = true
     linuxParameters        = { capabilities = { drop = ["ALL"], add = [] }, initProcessEnabled = false }
   }
+  # What works with the archive: every container.
+  with_archive = { secrets = [for name, arn in var.secrets : { name = name, valueFrom = arn }] }
   # What has the node's data: itself, and the task that rebuilds it.
   with_data = {
-    secrets     = [for name, arn in var.secrets : { name = name, valueFrom = arn }]
     mountPoints = [{ sourceVolume = "data", containerPath = "/var/lib/duramen", readOnly = false }]
     ulimits     = [{ name = "nofile", softLimit = 65536, hardLimit = 65536 }]
   }
@@ -81,11 +104,10 @@ locals {
     }]
   })
 
-  containers = { for number, _ in var.nodes : number => [merge(local.container, local.with_data, local.logs["node-${number}"], {
-    name    = "duramen"
-    command = ["serve"]
-    # Longer than twice shutdown.timeout: requests under way, then the archiver.
-    stopTimeout = 90
+  containers = { for number, _ in var.nodes : number => [merge(local.container, local.with_archive, local.with_data, local.logs["node-${number}"], {
+    name        = "duramen"
+    command     = ["serve"]
+    stopTimeout = local.stop_seconds
     environment = concat(
       [for key, value in merge(local.settings, { "node.id" = number }) : { name = "DURAMEN_${upper(replace(key, ".", "__"))}", value = value }],
       [{ name = "DURAMEN_ARCHIVE", value = var.archive_url }],
@@ -99,6 +121,36 @@ locals {
       startPeriod = 120
     }
   })] }
+}
+
+# The machine's files, as cloud-init reads it.
+locals {
+  files = { for number, _ in var.nodes : number => {
+    "/etc/ecs/ecs.config" = {
+      mode = "0644"
+      content = templatefile("${path.module}/templates/ecs.config.tftpl", {
+        cluster = aws_ecs_cluster.this.name
+        node    = number
+
+        stop_seconds = local.stop_seconds
+      })
+    }
+    "/etc/systemd/system/ecs.service.d/duramen.conf" = { content = file("${path.module}/templates/ecs-waits.conf"), mode = "0644" }
+    "/etc/systemd/system/duramen-boot.service"       = { content = file("${path.module}/templates/duramen-boot.service"), mode = "0644" }
+    "/usr/local/sbin/duramen-boot" = {
+      mode    = "0755"
+      content = templatefile("${path.module}/templates/boot.sh.tftpl", { volume_id = aws_ebs_volume.data[number].id })
+    }
+  } }
+
+  cloud_config = { for number, files in local.files : number => join("\n", ["#cloud-config", jsonencode({
+    write_files = [for path, file in files : { path = path, permissions = file.mode, content = file.content }]
+    runcmd = [
+      ["systemctl", "daemon-reload"],
+      ["systemctl", "enable", "--now", "--no-block", "duramen-boot.service"],
+    ]
+  }), ""]) }
+  user_data = { for number, config in local.cloud_config : number => base64gzip(config) }
 }
 
 resource "aws_ebs_volume" "data" {
@@ -147,13 +199,13 @@ resource "aws_iam_role_policy" "attach" {
 
   policy = jsonencode({
     Version = "2012-10-17"
-    Statement = [{
+    Statement = concat([{
       Sid       = "AttachTheVolume"
       Effect    = "Allow"
       Action    = "ec2:AttachVolume"
       Resource  = ["${local.ec2_arn}:volume/*", "${local.ec2_arn}:instance/*"]
-      Condition = { StringLike = { "aws:ResourceTag/duramen:node" = "${var.name}-*" } }
-    }]
+      Condition = { StringEquals = { "aws:ResourceTag/duramen:node" = [for number in keys(var.nodes) : "${var.name}-${number}"] } }
+    }], local.key_statements)
   })
 }
 
@@ -191,12 +243,21 @@ resource "aws_iam_role_policy" "secrets" {
 
   policy = jsonencode({
     Version = "2012-10-17"
-    Statement = [{
-      Sid      = "ReadSecrets"
-      Effect   = "Allow"
-      Action   = ["ssm:GetParameters", "secretsmanager:GetSecretValue"]
-      Resource = values(var.secrets)
-    }]
+    Statement = concat([{
+      Sid    = "ReadSecrets"
+      Effect = "Allow"
+      Action = ["ssm:GetParameters", "secretsmanager:GetSecretValue"]
+      # A secret's ARN has seven parts, a parameter's six; what follows says which of its values and versions ECS takes.
+      Resource = distinct([for arn in values(var.secrets) :
+        join(":", slice(split(":", arn), 0, strcontains(arn, ":secretsmanager:") ? 7 : 6))
+      ])
+      }], length(var.secrets_kms_key_arns) == 0 ? [] : [{
+      Sid       = "DecryptSecrets"
+      Effect    = "Allow"
+      Action    = "kms:Decrypt"
+      Resource  = var.secrets_kms_key_arns
+      Condition = { StringLike = { "kms:ViaService" = [for service in ["secretsmanager", "ssm"] : "${service}.${data.aws_region.current.region}.amazonaws.com"] } }
+    }])
   })
 }
 
@@ -257,14 +318,9 @@ resource "aws_launch_template" "machine" {
   name                   = "${var.name}-${each.key}"
   image_id               = data.aws_ssm_parameter.image.value
   instance_type          = var.instance_type
+  user_data              = local.user_data[each.key]
   update_default_version = true
   tags                   = local.node_tags[each.key]
-
-  user_data = base64encode(templatefile("${path.module}/templates/user-data.sh.tftpl", {
-    cluster   = aws_ecs_cluster.this.name
-    node      = each.key
-    volume_id = aws_ebs_volume.data[each.key].id
-  }))
 
   iam_instance_profile {
     arn = aws_iam_instance_profile.machine.arn

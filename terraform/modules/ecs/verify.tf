@@ -5,7 +5,7 @@
 locals {
   verify_family = "${var.name}-verify"
 
-  verify_container = merge(local.container, local.restore, local.logs["verify"], {
+  verify_container = merge(local.container, local.with_archive, local.restore, local.logs["verify"], {
     name    = "verify"
     command = ["verify", "--full", "--since"]
   })

@@ -36,14 +36,39 @@ locals {
     "cloudwatch.cluster" = var.name
   } : {}, var.settings)
 
-  # As environment variables: what is set so wins over duramen.toml, and no quoting has to be right.
-  environment = { for number, _ in var.nodes : number => join("\n", concat(
-    [for key, value in merge(local.settings, { "node.id" = number }) : "DURAMEN_${upper(replace(key, ".", "__"))}=${value}"],
-    ["DURAMEN_ARCHIVE=${var.archive_url}"],
+  # Who attaches an encrypted volume needs its key: EC2 is given a grant of it, and makes the data key with it.
+  key_statements = [for statement in [
+    {
+      Sid       = "GrantTheKeyToTheVolume"
+      Effect    = "Allow"
+      Action    = "kms:CreateGrant"
+      Resource  = var.kms_key_arn
+      Condition = { Bool = { "kms:GrantIsForAWSResource" = "true" } }
+    },
+    {
+      Sid       = "UseTheKeyOfTheVolume"
+      Effect    = "Allow"
+      Action    = ["kms:Decrypt", "kms:DescribeKey", "kms:GenerateDataKeyWithoutPlaintext", "kms:ReEncrypt*"]
+      Resource  = var.kms_key_arn
+      Condition = { StringEquals = { "kms:ViaService" = "ec2.${data.aws_region.current.region}.amazonaws.com" } }
+    },
+  ] : statement if var.kms_key_arn != null]
+
+  # As environment variables: what is set so wins over duramen.toml.
+  variables = { for number, _ in var.nodes : number => merge(
+    { for key, value in merge(local.settings, { "node.id" = number }) : "DURAMEN_${upper(replace(key, ".", "__"))}" => value },
+    { DURAMEN_ARCHIVE = var.archive_url, AWS_REGION = data.aws_region.current.region },
     # For duramen-restore, which reads no setting.
-    [for branch in compact([lookup(var.settings, "archive.branch", "")]) : "DURAMEN_BRANCH=${branch}"],
-    ["AWS_REGION=${data.aws_region.current.region}", ""],
-  )) }
+    { for branch in compact([lookup(var.settings, "archive.branch", "")]) : "DURAMEN_BRANCH" => branch },
+  ) }
+  # In double quotes, with a backslash before each of the four characters that mean something there: systemd and a shell read that alike.
+  environment = { for number, variables in local.variables : number => join("", [
+    for name, value in variables : "${name}=\"${replace(value, "/([\"\\\\$`])/", "\\$1")}\"\n"
+  ]) }
+
+  # How long a stop may take: requests under way and then the archiver have shutdown.timeout each.
+  shutdown     = regex("^([0-9]+) *(ms|s|m|h)$", lookup(var.settings, "shutdown.timeout", "30s"))
+  stop_seconds = max(90, 2 * ceil(tonumber(local.shutdown[0]) * { ms = 0.001, s = 1, m = 60, h = 3600 }[local.shutdown[1]]) + 30)
 
   # The agent reads files and not the journal; duramen-journal makes one of it.
   agent = { for number, _ in var.nodes : number => jsonencode({
@@ -62,26 +87,36 @@ locals {
     "/etc/duramen/cloudwatch-agent.json"          = { content = local.agent[number], mode = "0644" }
   } : {} }
 
-  user_data = { for number, _ in var.nodes : number => templatefile("${path.module}/templates/cloud-init.yaml.tftpl", {
-    files = merge(local.shipping[number], {
-      "/etc/systemd/system/duramen.service"            = { content = file("${local.sources}/systemd/duramen.service"), mode = "0644" }
-      "/etc/systemd/system/duramen-verify.service"     = { content = file("${local.sources}/systemd/duramen-verify.service"), mode = "0644" }
-      "/etc/systemd/system/duramen-verify.timer"       = { content = file("${local.sources}/systemd/duramen-verify.timer"), mode = "0644" }
-      "/etc/systemd/system/duramen-verify-all.service" = { content = file("${local.sources}/systemd/duramen-verify-all.service"), mode = "0644" }
-      "/etc/systemd/system/duramen-verify-all.timer"   = { content = file("${local.sources}/systemd/duramen-verify-all.timer"), mode = "0644" }
-      "/etc/sysusers.d/duramen.conf"                   = { content = file("${local.sources}/sysusers/duramen.conf"), mode = "0644" }
-      "/etc/duramen/duramen.toml"                      = { content = file("${local.sources}/duramen.toml"), mode = "0644" }
-      "/etc/duramen/duramen.env"                       = { content = local.environment[number], mode = "0600" }
-      "/usr/local/sbin/duramen-boot" = {
-        mode = "0755"
-        content = templatefile("${path.module}/templates/boot.sh.tftpl", {
-          package   = var.package
-          volume_id = var.storage == "ebs" ? aws_ebs_volume.data[number].id : ""
-          ships     = local.ships
-        })
-      }
-    })
+  files = { for number, _ in var.nodes : number => merge(local.shipping[number], {
+    "/etc/systemd/system/duramen.service"             = { content = file("${local.sources}/systemd/duramen.service"), mode = "0644" }
+    "/etc/systemd/system/duramen-boot.service"        = { content = file("${path.module}/templates/duramen-boot.service"), mode = "0644" }
+    "/etc/systemd/system/duramen-verify.service"      = { content = file("${local.sources}/systemd/duramen-verify.service"), mode = "0644" }
+    "/etc/systemd/system/duramen-verify.timer"        = { content = file("${local.sources}/systemd/duramen-verify.timer"), mode = "0644" }
+    "/etc/systemd/system/duramen-verify-all.service"  = { content = file("${local.sources}/systemd/duramen-verify-all.service"), mode = "0644" }
+    "/etc/systemd/system/duramen-verify-all.timer"    = { content = file("${local.sources}/systemd/duramen-verify-all.timer"), mode = "0644" }
+    "/etc/systemd/system/duramen.service.d/stop.conf" = { content = "[Service]\nTimeoutStopSec=${local.stop_seconds}s\n", mode = "0644" }
+    "/etc/sysusers.d/duramen.conf"                    = { content = file("${local.sources}/sysusers/duramen.conf"), mode = "0644" }
+    "/etc/duramen/duramen.toml"                       = { content = file("${local.sources}/duramen.toml"), mode = "0644" }
+    "/etc/duramen/duramen.env"                        = { content = local.environment[number], mode = "0600" }
+    "/usr/local/sbin/duramen-boot" = {
+      mode = "0755"
+      content = templatefile("${path.module}/templates/boot.sh.tftpl", {
+        package   = var.package
+        volume_id = var.storage == "ebs" ? aws_ebs_volume.data[number].id : ""
+        ships     = local.ships
+      })
+    }
   }) }
+
+  # The volume, the programs and the service are the business of duramen-boot.
+  cloud_config = { for number, files in local.files : number => join("\n", ["#cloud-config", jsonencode({
+    write_files = [for path, file in files : { path = path, permissions = file.mode, content = file.content }]
+    runcmd = [
+      ["systemctl", "daemon-reload"],
+      ["systemctl", "enable", "--now", "--no-block", "duramen-boot.service"],
+    ]
+  }), ""]) }
+  user_data = { for number, config in local.cloud_config : number => base64gzip(config) }
 }
 
 resource "aws_ebs_volume" "data" {
@@ -135,7 +170,7 @@ resource "aws_iam_role_policy" "boot" {
 
   policy = jsonencode({
     Version = "2012-10-17"
-    Statement = [
+    Statement = concat([
       {
         Sid      = "FetchThePackage"
         Effect   = "Allow"
@@ -148,9 +183,9 @@ resource "aws_iam_role_policy" "boot" {
         Effect    = "Allow"
         Action    = "ec2:AttachVolume"
         Resource  = ["${local.ec2_arn}:volume/*", "${local.ec2_arn}:instance/*"]
-        Condition = { StringLike = { "aws:ResourceTag/duramen:node" = "${var.name}-*" } }
+        Condition = { StringEquals = { "aws:ResourceTag/duramen:node" = [for number in keys(var.nodes) : "${var.name}-${number}"] } }
       },
-    ]
+    ], local.key_statements)
   })
 }
 
@@ -221,9 +256,16 @@ resource "aws_launch_template" "node" {
   name                   = "${var.name}-${each.key}"
   image_id               = data.aws_ssm_parameter.image.value
   instance_type          = var.instance_type
-  user_data              = base64encode(local.user_data[each.key])
+  user_data              = local.user_data[each.key]
   update_default_version = true
   tags                   = local.node_tags[each.key]
+
+  lifecycle {
+    precondition {
+      condition     = length(local.user_data[each.key]) / 4 * 3 <= 16384
+      error_message = "EC2 gives a machine 16,384 bytes, compressed, and these settings make more: put some of them into an image of your own, or shorten them."
+    }
+  }
 
   iam_instance_profile {
     arn = aws_iam_instance_profile.node.arn

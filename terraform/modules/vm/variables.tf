@@ -82,6 +82,11 @@ variable "settings" {
     condition     = alltrue([for value in values(var.settings) : !can(regex("[[:cntrl:]]", value))])
     error_message = "A value is one line."
   }
+
+  validation {
+    condition     = can(regex("^[0-9]+ *(ms|s|m|h)$", lookup(var.settings, "shutdown.timeout", "30s")))
+    error_message = "shutdown.timeout is a duration like \"45s\" or \"2m\": what stops the node waits for twice as long."
+  }
 }
 
 variable "log_group" {
@@ -152,8 +157,8 @@ variable "kms_key_arn" {
   default     = null
 
   validation {
-    condition     = var.kms_key_arn == null || can(regex("^arn:[a-z-]+:kms:[a-z0-9-]+:[0-9]{12}:(key|alias)/[A-Za-z0-9/_-]+$", var.kms_key_arn))
-    error_message = "Give the ARN of a KMS key, or leave it out."
+    condition     = var.kms_key_arn == null || can(regex("^arn:[a-z-]+:kms:[a-z0-9-]+:[0-9]{12}:key/[A-Za-z0-9-]+$", var.kms_key_arn))
+    error_message = "Give the ARN of a KMS key, not of an alias, or leave it out."
   }
 }
 

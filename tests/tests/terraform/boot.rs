@@ -10,8 +10,8 @@ use duramen_tests::{run, tool};
 use serde_json::Value;
 use tempfile::TempDir;
 
-use crate::rendered::{decoded, user_data_files};
-use crate::{Terraform, only, workspace};
+use crate::user_data::user_data_files;
+use crate::{Terraform, workspace};
 
 /// What a machine has that needs no stand-in.
 const REAL: [&str; 16] = [
@@ -47,9 +47,12 @@ const STAND_INS: [&str; 12] = [
     "systemd-sysusers",
 ];
 /// Where the scripts have their files.
-const PLACES: [&str; 5] = ["/dev/disk/", "/etc/", "/opt/aws/", "/usr/bin", "/var/lib/duramen"];
+const PLACES: [&str; 6] = ["/dev/disk/", "/etc/", "/opt/aws/", "/run/", "/usr/bin", "/var/lib/duramen"];
 const PROGRAMS: [&str; 4] = ["duramen", "duramen-archiver", "duramen-restore", "duramenctl"];
 const VOLUME: &str = "nvme-Amazon_Elastic_Block_Store_vol0123456789abcdef0";
+
+/// Files of a node.
+const LEFT: [&str; 2] = ["/var/lib/duramen/LOCK", "/var/lib/duramen/wal/00000001"];
 
 /// A machine that was never started, and the volume that it gets.
 struct Machine {
@@ -62,7 +65,7 @@ impl Machine {
     fn new(script: &str, volume: &str) -> Result<Self> {
         let root = tempfile::Builder::new().prefix("duramen-boot-").tempdir()?;
         let at = |path: &str| root.path().join(path);
-        for folder in ["bin", "tmp", "state", "dev/disk/by-id", "etc/ecs", "usr/bin", "var/lib"] {
+        for folder in ["bin", "tmp", "state", "dev/disk/by-id", "etc", "run", "usr/bin", "var/lib"] {
             std::fs::create_dir_all(at(folder))?;
         }
         for name in REAL {
@@ -147,6 +150,29 @@ impl Machine {
         Ok(calls)
     }
 
+    /// What a node had on its volume.
+    fn leave_files_of_another_user(&self) -> Result<()> {
+        std::fs::create_dir_all(self.at("/var/lib/duramen/wal"))?;
+        for file in LEFT {
+            std::fs::write(self.at(file), "left")?;
+        }
+        Ok(())
+    }
+
+    fn files_belong_to(&self, owner: &str) -> Result<()> {
+        let owned = self.file("state/owned")?;
+        for file in ["/var/lib/duramen", "/var/lib/duramen/wal"].iter().chain(&LEFT) {
+            let line = format!("{} {owner}", self.at(file).display());
+            ensure!(owned.lines().any(|found| found == line), "{file} is not {owner}'s:\n{owned}");
+        }
+        Ok(())
+    }
+
+    /// The next call of this program, with this first argument, fails.
+    fn fail_once(&self, call: &str) -> Result<()> {
+        self.set(&format!("fails-once-{call}"), "")
+    }
+
     fn file(&self, path: &str) -> Result<String> {
         std::fs::read_to_string(self.at(path)).with_context(|| path.to_owned())
     }
@@ -174,18 +200,15 @@ fn nothing_is_made(calls: &[String]) -> Result<()> {
     Ok(())
 }
 
-fn rendered_boot(resources: &[Value]) -> Result<String> {
-    user_data_files(resources)?.remove("/usr/local/sbin/duramen-boot").context("there is a boot script")
-}
-
-fn rendered_user_data(resources: &[Value]) -> Result<String> {
-    decoded(&only(resources, "aws_launch_template", "machine")?["user_data"])
+/// The boot script of the machines of a launch template.
+fn rendered_boot(resources: &[Value], name: &str) -> Result<String> {
+    user_data_files(resources, name)?.remove("/usr/local/sbin/duramen-boot").context("there is a boot script")
 }
 
 #[test]
 fn a_virtual_machine_makes_a_file_system_once_and_keeps_what_is_on_its_volume() -> Result<()> {
     let Some(terraform) = Terraform::find()? else { return Ok(()) };
-    let script = rendered_boot(&terraform.apply("single-vm", "acme-duramen")?)?;
+    let script = rendered_boot(&terraform.apply("single-vm", "acme-duramen")?, "node")?;
     let device = format!("/dev/disk/by-id/{VOLUME}");
     let first = Machine::new(&script, "blank")?;
     let calls = first.boot_well()?;
@@ -198,12 +221,15 @@ fn a_virtual_machine_makes_a_file_system_once_and_keeps_what_is_on_its_volume() 
             "mount /var/lib/duramen",
             "aws s3 cp --only-show-errors s3://acme/duramen.tar.gz ",
             "systemd-sysusers",
-            "chown duramen:duramen /var/lib/duramen",
+            "chown -R duramen:duramen /var/lib/duramen",
             "systemctl daemon-reload",
             "systemctl enable --now duramen-journal.service",
             "dnf -q -y install amazon-cloudwatch-agent",
             "amazon-cloudwatch-agent-ctl -a fetch-config -m ec2 -s -c file:/etc/duramen/cloudwatch-agent.json",
-            "systemctl enable --now duramen.service duramen-verify.timer duramen-verify-all.timer",
+            "systemctl enable duramen.service duramen-verify.timer duramen-verify-all.timer",
+            "systemctl start --no-block duramen.service duramen-verify.timer duramen-verify-all.timer",
+            // Nobody starts the node a second time, which a person may have stopped to rebuild its directory.
+            "systemctl disable duramen-boot.service",
         ],
     )?;
     ensure!(first.file("state/volume")? == "xfs\n", "there is no file system");
@@ -219,21 +245,24 @@ fn a_virtual_machine_makes_a_file_system_once_and_keeps_what_is_on_its_volume() 
     for done in ["mkfs", "mount ", "aws ec2"] {
         ensure!(count(&again, done) == 0, "{done} again: {again:#?}");
     }
-    in_order(&again, &["aws s3 cp", "systemctl enable --now duramen.service"])?;
+    in_order(&again, &["aws s3 cp", "systemctl start --no-block duramen.service"])?;
     ensure!(first.file("etc/fstab")? == table, "the table of file systems grows");
 
-    // The next machine: the volume comes free at the third attempt, and has a file system.
+    // The next machine: the volume comes free at the third attempt, and has a file system, whose files are of the user who had that name
+    // on the machine before.
     let next = Machine::new(&script, "xfs")?;
     next.set("attached-after", "3")?;
+    next.leave_files_of_another_user()?;
     let calls = next.boot_well()?;
+    next.files_belong_to("duramen:duramen")?;
     ensure!(count(&calls, "aws ec2 attach-volume") == 3 && count(&calls, "mkfs") == 0, "{calls:#?}");
-    in_order(&calls, &["blkid", "mount /var/lib/duramen", "systemctl enable --now duramen.service"])
+    in_order(&calls, &["blkid", "mount /var/lib/duramen", "systemctl start --no-block duramen.service"])
 }
 
 #[test]
 fn a_virtual_machine_without_its_volume_or_its_package_starts_nothing_and_says_why() -> Result<()> {
     let Some(terraform) = Terraform::find()? else { return Ok(()) };
-    let script = rendered_boot(&terraform.apply("single-vm", "acme-duramen")?)?;
+    let script = rendered_boot(&terraform.apply("single-vm", "acme-duramen")?, "node")?;
     let without = Machine::new(&script, "blank")?;
     without.set("attached-after", "1000")?;
     let calls = without.boot_badly(&["there is no data volume vol-0123456789abcdef0", "VolumeInUse"])?;
@@ -259,7 +288,10 @@ fn a_virtual_machine_without_its_volume_or_its_package_starts_nothing_and_says_w
     silent.set("install", "1")?;
     let (succeeded, said, calls) = silent.boot()?;
     ensure!(succeeded && said.contains("the log does not go to CloudWatch"), "{said}");
-    in_order(&calls, &["dnf -q -y install amazon-cloudwatch-agent", "systemctl enable --now duramen.service"])
+    in_order(
+        &calls,
+        &["dnf -q -y install amazon-cloudwatch-agent", "systemctl start --no-block duramen.service"],
+    )
 }
 
 #[test]
@@ -274,7 +306,7 @@ fn a_virtual_machine_with_an_instance_store_uses_the_whole_device() -> Result<()
             "  package        = var.package\n  storage        = \"nvme\"\n",
         ),
     )?;
-    let script = rendered_boot(&terraform.apply("single-vm", "acme-duramen")?)?;
+    let script = rendered_boot(&terraform.apply("single-vm", "acme-duramen")?, "node")?;
     let store = "nvme-Amazon_EC2_NVMe_Instance_Storage_AWS1";
     let machine = Machine::new(&script, "blank")?;
     let without = machine.boot_badly(&["there is no data volume"])?;
@@ -291,9 +323,45 @@ fn a_virtual_machine_with_an_instance_store_uses_the_whole_device() -> Result<()
 }
 
 #[test]
+fn a_boot_that_failed_is_run_again_and_makes_nothing_twice() -> Result<()> {
+    let Some(terraform) = Terraform::find()? else { return Ok(()) };
+    for (example, name, last) in [
+        ("single-vm", "node", "systemctl disable duramen-boot.service"),
+        ("ecs", "machine", "systemctl start --no-block ecs.service"),
+    ] {
+        let script = rendered_boot(&terraform.apply(example, "acme-duramen")?, name)?;
+        let machine = Machine::new(&script, "blank")?;
+        let mut made = 0;
+        let failing = ["curl--sf", "blkid--p", "mountpoint--q", "aws-s3", "chown--R"];
+        for call in failing.iter().filter(|call| script.contains("aws s3") || **call != "aws-s3") {
+            machine.fail_once(call)?;
+            if *call == "mountpoint--q" {
+                // This one asks: what fails is the mount after it.
+                std::fs::remove_file(machine.at("state").join("fails-once-mountpoint--q"))?;
+                machine.fail_once("mount")?;
+            }
+            let (succeeded, said, calls) = machine.boot()?;
+            ensure!(!succeeded, "{example}: {call} fails and nobody notices: {said}\n{calls:#?}");
+            made += count(&calls, "mkfs");
+            ensure!(count(&calls, "systemctl start") == 0, "{example}: after {call}: {calls:#?}");
+        }
+        let calls = machine.boot_well()?;
+        ensure!(made + count(&calls, "mkfs") == 1, "{example}: {made} file systems, then {calls:#?}");
+        ensure!(calls.last().is_some_and(|call| call == last), "{example}: {calls:#?}");
+        ensure!(
+            machine.file("etc/fstab")?.lines().count() == 1,
+            "{example}: the table of file systems grows"
+        );
+        let left: Vec<_> = std::fs::read_dir(machine.at("tmp"))?.collect::<Result<Vec<_>, _>>()?;
+        ensure!(left.len() == 1, "{example}: copies of the package stay: {left:?}");
+    }
+    Ok(())
+}
+
+#[test]
 fn a_machine_takes_its_task_only_with_its_volume() -> Result<()> {
     let Some(terraform) = Terraform::find()? else { return Ok(()) };
-    let script = rendered_user_data(&terraform.apply("ecs", "acme-duramen")?)?;
+    let script = rendered_boot(&terraform.apply("ecs", "acme-duramen")?, "machine")?;
     let device = format!("/dev/disk/by-id/{VOLUME}");
     let first = Machine::new(&script, "blank")?;
     // The image of ECS comes without it.
@@ -306,21 +374,24 @@ fn a_machine_takes_its_task_only_with_its_volume() -> Result<()> {
             "aws ec2 attach-volume --volume-id vol-0123456789abcdef0 --instance-id i-0123456789abcdef0 ",
             &format!("mkfs.xfs -L duramen {device}"),
             "mount /var/lib/duramen",
-            "chown 65532:65532 /var/lib/duramen",
+            "chown -R 65532:65532 /var/lib/duramen",
+            "systemctl start --no-block ecs.service",
         ],
     )?;
-    let config = first.file("etc/ecs/ecs.config")?;
-    for line in [
-        "ECS_CLUSTER=duramen",
-        "ECS_INSTANCE_ATTRIBUTES={\"duramen.node\": \"1\"}",
-        "ECS_AWSVPC_BLOCK_IMDS=true",
-    ] {
-        ensure!(config.lines().any(|found| found == line), "no {line} in {config}");
+    ensure!(first.at("run/duramen-volume").exists(), "the agent waits for ever");
+    // Each start of the machine: all is there, and the agent is told so again.
+    std::fs::remove_file(first.at("run/duramen-volume"))?;
+    let again = first.boot_well()?;
+    for done in ["mkfs", "mount ", "aws ec2", "dnf"] {
+        ensure!(count(&again, done) == 0, "{done} again: {again:#?}");
     }
+    ensure!(first.at("run/duramen-volume").exists(), "the agent waits for ever");
 
     let next = Machine::new(&script, "xfs")?;
     next.set("attached-after", "3")?;
+    next.leave_files_of_another_user()?;
     let calls = next.boot_well()?;
+    next.files_belong_to("65532:65532")?;
     ensure!(count(&calls, "mkfs") == 0 && count(&calls, "dnf") == 0, "{calls:#?}");
     in_order(&calls, &["mount /var/lib/duramen"])?;
 
@@ -331,7 +402,7 @@ fn a_machine_takes_its_task_only_with_its_volume() -> Result<()> {
         let without = Machine::new(&script, volume)?;
         without.set("attached-after", after)?;
         nothing_is_made(&without.boot_badly(&[says])?)?;
-        ensure!(!without.at("etc/ecs/ecs.config").exists(), "it joins the cluster without its volume");
+        ensure!(!without.at("run/duramen-volume").exists(), "the agent starts without the volume");
     }
     Ok(())
 }

@@ -109,9 +109,8 @@ fn environment(resources: &[Value], example: &str) -> Result<BTreeMap<String, St
             .map(|entry| (text(&entry["name"]), text(&entry["value"])))
             .collect());
     }
-    let user_data = crate::rendered::user_data_files(resources)?;
-    let lines = user_data.get("/etc/duramen/duramen.env").context("it has an environment")?.lines();
-    Ok(lines.filter_map(|line| line.split_once('=')).map(|(n, v)| (n.to_owned(), v.to_owned())).collect())
+    let files = crate::user_data::user_data_files(resources, "node")?;
+    crate::user_data::sourced(files.get("/etc/duramen/duramen.env").context("it has an environment")?)
 }
 
 #[test]

@@ -6,6 +6,7 @@ use anyhow::{Context, Result, ensure};
 use duramen_tests::{programs, run};
 use serde_json::Value;
 
+use crate::user_data::{sourced, user_data_files};
 use crate::{Terraform, one, only, workspace};
 
 const VOLUME: &str = "module.node.aws_ebs_volume.data[\"1\"]";
@@ -79,5 +80,33 @@ fn a_task_hydrates_the_directory_that_the_node_then_finds() -> Result<()> {
     let url = format!("file://{}", archive.path().display());
     let error = run(command.env("DURAMEN_ARCHIVE", url)).expect_err("there is no archive");
     ensure!(format!("{error:#}").contains("has no branch main"), "{error:#}");
+    Ok(())
+}
+
+/// The command for a shell on a virtual machine, with the machine's environment: it rebuilds the directory of this node.
+#[test]
+fn a_shell_on_the_machine_hydrates_the_directory_of_its_own_node() -> Result<()> {
+    let Some(terraform) = Terraform::find()? else { return Ok(()) };
+    let file = terraform.example("single-vm").join("main.tf");
+    let text = std::fs::read_to_string(&file)?;
+    ensure!(text.contains("{ \"1\" = { subnet_id"), "{text}");
+    std::fs::write(&file, text.replace("{ \"1\" = { subnet_id", "{ \"7\" = { subnet_id"))?;
+    let files = user_data_files(&terraform.apply("single-vm", "acme-duramen")?, "node")?;
+    let environment = sourced(files.get("/etc/duramen/duramen.env").context("it has an environment")?)?;
+    let readme = std::fs::read_to_string(workspace().join("terraform/modules/vm/README.md"))?;
+    let command = readme.lines().find(|line| line.starts_with("duramen-restore hydrate "));
+    let command = command.context("the README hydrates")?;
+    let archive = tempfile::tempdir()?;
+    let to = archive.path().join("data").display().to_string();
+    // It gets as far as the archive, which isn't there.
+    let program = programs()?.duramen_restore.display().to_string();
+    let command = command.replace("duramen-restore", &program).replace("/var/lib/duramen", &to);
+    let error = run(Command::new("sh")
+        .args(["-euxc", &command])
+        .envs(&environment)
+        .env("DURAMEN_ARCHIVE", format!("file://{}", archive.path().display())))
+    .expect_err("there is no archive");
+    let error = format!("{error:#}");
+    ensure!(error.contains("has no branch main") && error.contains("--node-id 7\n"), "{error}");
     Ok(())
 }

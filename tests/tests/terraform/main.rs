@@ -10,6 +10,8 @@ mod lost_volume;
 mod network;
 mod policies;
 mod rendered;
+mod roles;
+mod user_data;
 mod variables;
 
 use std::path::{Path, PathBuf};
@@ -78,6 +80,17 @@ impl Terraform {
 
     fn example(&self, name: &str) -> PathBuf {
         self.copy.path().join("terraform/examples").join(name)
+    }
+
+    /// Gives arguments to the example's node, in place of its settings.
+    fn give_node(&self, example: &str, arguments: &str) -> Result<()> {
+        let file = self.example(example).join("main.tf");
+        let text = std::fs::read_to_string(&file)?;
+        let lines: Vec<_> = text.lines().filter(|line| !line.starts_with("  settings ")).collect();
+        let module = lines.iter().position(|line| *line == "module \"node\" {").context("it has a node")?;
+        let (before, after) = lines.split_at(module + 2);
+        ensure!(before.last().is_some_and(|line| line.starts_with("  source = ")), "{text}");
+        Ok(std::fs::write(&file, format!("{}\n{arguments}\n{}\n", before.join("\n"), after.join("\n")))?)
     }
 
     fn run(&self, example: &str, arguments: &[&str]) -> Result<String> {

@@ -8,22 +8,8 @@ use anyhow::{Context, Result, ensure};
 use duramen_tests::{programs, python, run, tool};
 use serde_json::Value;
 
+use crate::user_data::{cloud_config, sourced, user_data, user_data_files};
 use crate::{Terraform, indexed, one, only, workspace};
-
-/// EC2 takes no more, before Base64.
-const LONGEST_USER_DATA: usize = 16 << 10;
-
-pub(crate) fn decoded(base64: &Value) -> Result<String> {
-    let text = base64.as_str().context("it is text")?;
-    // base64(1) is everywhere, and no test needs a library for this one call.
-    let mut child = Command::new("base64")
-        .arg("--decode")
-        .stdin(std::process::Stdio::piped())
-        .stdout(std::process::Stdio::piped())
-        .spawn()?;
-    std::io::Write::write_all(&mut child.stdin.take().context("a pipe was asked for")?, text.as_bytes())?;
-    Ok(String::from_utf8(child.wait_with_output()?.stdout)?)
-}
 
 fn shellcheck(directory: &Path, name: &str, script: &str) -> Result<()> {
     let file = directory.join(name);
@@ -50,32 +36,23 @@ fn settings_are_taken(environment: &BTreeMap<String, String>) -> Result<()> {
     Ok(())
 }
 
-/// The files that cloud-init writes on a virtual machine, by path.
-pub(crate) fn user_data_files(resources: &[Value]) -> Result<BTreeMap<String, String>> {
-    let user_data = decoded(&only(resources, "aws_launch_template", "node")?["user_data"])?;
-    let mut files = BTreeMap::new();
-    let mut path = None;
-    // As the template writes them: a path, then its content.
-    for line in user_data.lines().map(str::trim) {
-        if let Some(given) = line.strip_prefix("- path: ") {
-            path = Some(given.to_owned());
-        } else if let Some(content) = line.strip_prefix("content: ") {
-            files.insert(path.take().context("a content has a path")?, decoded(&content.into())?);
-        }
-    }
-    Ok(files)
-}
-
 /// The unit passes systemd's check with this program in place of the one that it names.
-fn unit_is_valid(directory: &Path, name: &str, unit: &str, program: (&str, &str)) -> Result<()> {
+fn unit_is_accepted(directory: &Path, name: &str, unit: &str, program: (&str, &str)) -> Result<()> {
     let Some(systemd) = tool("systemd-analyze")? else { return Ok(()) };
     let file = directory.join(name);
     std::fs::write(&file, unit.replace(program.0, program.1))?;
     let said = run(Command::new(&systemd).args(["verify", "--man=no"]).arg(&file))?;
     ensure!(said.trim().is_empty(), "{said}");
+    Ok(())
+}
+
+/// It is accepted and hardened.
+fn unit_is_valid(directory: &Path, name: &str, unit: &str, program: (&str, &str)) -> Result<()> {
+    unit_is_accepted(directory, name, unit, program)?;
+    let Some(systemd) = tool("systemd-analyze")? else { return Ok(()) };
     run(Command::new(&systemd)
         .args(["security", "--offline=yes", "--threshold=30", "--no-pager"])
-        .arg(&file))?;
+        .arg(directory.join(name)))?;
     Ok(())
 }
 
@@ -84,7 +61,7 @@ fn unit_is_valid(directory: &Path, name: &str, unit: &str, program: (&str, &str)
 fn a_virtual_machines_journal_goes_to_the_log_group() -> Result<()> {
     let Some(terraform) = Terraform::find()? else { return Ok(()) };
     let resources = terraform.apply("single-vm", "acme-duramen")?;
-    let files = user_data_files(&resources)?;
+    let files = user_data_files(&resources, "node")?;
     let file = |path: &str| files.get(path).with_context(|| format!("{path} is not written"));
     let directory = tempfile::tempdir()?;
     let script = file("/usr/local/sbin/duramen-journal")?;
@@ -112,7 +89,7 @@ fn a_virtual_machines_journal_goes_to_the_log_group() -> Result<()> {
     ensure!(boot.contains("-c file:/etc/duramen/cloudwatch-agent.json"), "the agent reads nothing:\n{boot}");
     // What keeps the node from starting is in the log group too; what keeps the agent from it doesn't stop the node.
     let shipping = boot.find("\nship || ").context("a failing agent would end the script")?;
-    let node = boot.find("enable --now duramen.service").context("the node is started")?;
+    let node = boot.find("start --no-block duramen.service").context("the node is started")?;
     ensure!(
         shipping < node && boot.contains("timeout 300 dnf "),
         "a failing first boot is not logged:\n{boot}"
@@ -257,27 +234,53 @@ fn a_schedule_starts_a_verification_with_leave_to_read_and_to_record() -> Result
 }
 
 #[test]
-fn a_virtual_machine_gets_a_valid_cloud_config_with_the_units_of_the_package() -> Result<()> {
+fn machines_get_a_valid_cloud_config_and_virtual_ones_the_units_of_the_package() -> Result<()> {
     let Some(terraform) = Terraform::find()? else { return Ok(()) };
     let (Some(cloud_init), Some(python)) = (tool("cloud-init")?, python()?) else { return Ok(()) };
-    let resources = terraform.apply("single-vm", "acme-duramen")?;
-    let user_data = decoded(&only(&resources, "aws_launch_template", "node")?["user_data"])?;
-    ensure!(user_data.len() < LONGEST_USER_DATA, "user data has {} bytes", user_data.len());
     let directory = tempfile::tempdir()?;
-    let file = directory.path().join("user-data.yaml");
-    std::fs::write(&file, &user_data)?;
-    let said = run(Command::new(cloud_init).args(["schema", "--config-file"]).arg(&file))?;
-    ensure!(said.contains("Valid"), "{said}");
-
-    let script = "import json, sys, yaml; print(json.dumps(yaml.safe_load(open(sys.argv[1]))))";
-    let config: Value = serde_json::from_str(&run(Command::new(python).args(["-c", script]).arg(&file))?)?;
-    let mut files = BTreeMap::new();
-    for file in config["write_files"].as_array().context("it writes files")? {
-        files.insert(
-            file["path"].as_str().context("a file has a path")?.to_owned(),
-            decoded(&file["content"])?,
-        );
+    for (example, name) in [("single-vm", "node"), ("ecs", "machine")] {
+        let resources = terraform.apply(example, "acme-duramen")?;
+        let file = directory.path().join("user-data.yaml");
+        std::fs::write(&file, user_data(&resources, name)?)?;
+        let said = run(Command::new(&cloud_init).args(["schema", "--config-file"]).arg(&file))?;
+        ensure!(said.contains("Valid"), "{said}");
+        // For YAML, which cloud-init reads, it is the same as for JSON.
+        let script = "import json, sys, yaml; print(json.dumps(yaml.safe_load(open(sys.argv[1]))))";
+        let config: Value =
+            serde_json::from_str(&run(Command::new(&python).args(["-c", script]).arg(&file))?)?;
+        ensure!(config == cloud_config(&resources, name)?, "{config:#}");
+        // What tries the boot until it succeeds, also after a restart in the middle of it.
+        let runs = serde_json::json!([
+            ["systemctl", "daemon-reload"],
+            ["systemctl", "enable", "--now", "--no-block", "duramen-boot.service"]
+        ]);
+        ensure!(config["runcmd"] == runs, "{config:#}");
+        let files = user_data_files(&resources, name)?;
+        let unit = files.get("/etc/systemd/system/duramen-boot.service").context("there is a unit")?;
+        for line in [
+            "Type=oneshot",
+            "Restart=on-failure",
+            "RestartSec=30s",
+            "StartLimitIntervalSec=0",
+            "WantedBy=multi-user.target",
+        ] {
+            ensure!(unit.lines().any(|found| found == line), "no {line} in {unit}");
+        }
+        let program = ("/usr/local/sbin/duramen-boot", "/bin/true");
+        ensure!(unit.contains(&format!("ExecStart={}\n", program.0)), "{unit}");
+        unit_is_accepted(directory.path(), "duramen-boot.service", unit, program)?;
+        shellcheck(directory.path(), "boot", files.get(program.0).context("it has a boot script")?)?;
+        for file in config["write_files"].as_array().into_iter().flatten() {
+            let mode = match file["path"].as_str().unwrap_or_default() {
+                path if path.starts_with("/usr/local/sbin/") => "0755",
+                "/etc/duramen/duramen.env" => "0600",
+                _ => "0644",
+            };
+            ensure!(file["permissions"] == mode, "{file:#}");
+        }
     }
+    let resources = terraform.resources("single-vm")?;
+    let files = user_data_files(&resources, "node")?;
     for (path, source) in [
         ("/etc/systemd/system/duramen.service", "deploy/systemd/duramen.service"),
         ("/etc/systemd/system/duramen-verify.service", "deploy/systemd/duramen-verify.service"),
@@ -292,25 +295,19 @@ fn a_virtual_machine_gets_a_valid_cloud_config_with_the_units_of_the_package() -
     }
     let boot = files.get("/usr/local/sbin/duramen-boot").context("it has a boot script")?;
     for timer in files.keys().filter_map(|path| path.strip_prefix("/etc/systemd/system/")) {
-        let started =
-            boot.lines().any(|line| line.starts_with("systemctl enable --now ") && line.contains(timer));
+        let started = boot.lines().any(|line| line.starts_with("systemctl enable ") && line.contains(timer));
         ensure!(started || !timer.ends_with(".timer"), "nobody enables {timer}:\n{boot}");
     }
-    ensure!(config["runcmd"][0][0] == "/usr/local/sbin/duramen-boot", "nobody runs the boot script");
     ensure!(boot.contains("vol-0123456789abcdef0"), "the script doesn't know its volume:\n{boot}");
-    shellcheck(directory.path(), "boot", boot)?;
-    let environment = files.get("/etc/duramen/duramen.env").context("it has an environment")?;
-    let lines = environment.lines().filter_map(|line| line.split_once('='));
-    settings_are_taken(&lines.map(|(name, value)| (name.to_owned(), value.to_owned())).collect())
+    settings_are_taken(&sourced(files.get("/etc/duramen/duramen.env").context("it has an environment")?)?)
 }
 
 #[test]
 fn a_task_has_settings_that_a_node_takes_and_time_to_stop() -> Result<()> {
     let Some(terraform) = Terraform::find()? else { return Ok(()) };
     let resources = terraform.apply("ecs", "acme-duramen")?;
-    let directory = tempfile::tempdir()?;
-    let user_data = decoded(&only(&resources, "aws_launch_template", "machine")?["user_data"])?;
-    shellcheck(directory.path(), "user-data", &user_data)?;
+    let files = user_data_files(&resources, "machine")?;
+    let file = |path: &str| files.get(path).with_context(|| format!("{path} is not written"));
 
     let task = only(&resources, "aws_ecs_task_definition", "node")?;
     let containers: Value =
@@ -336,9 +333,24 @@ fn a_task_has_settings_that_a_node_takes_and_time_to_stop() -> Result<()> {
         "the image keeps its data elsewhere than {mount}"
     );
     ensure!(
-        user_data.contains(&format!("chown {} ", text(&container["user"]))),
+        file("/usr/local/sbin/duramen-boot")?.contains(&format!("chown -R {} ", text(&container["user"]))),
         "the volume is another user's"
     );
-    ensure!(user_data.contains("\"duramen.node\": \"1\""), "the task finds no machine:\n{user_data}");
+    let agent = file("/etc/ecs/ecs.config")?;
+    for line in [
+        "ECS_CLUSTER=duramen",
+        "ECS_INSTANCE_ATTRIBUTES={\"duramen.node\": \"1\"}",
+        "ECS_CONTAINER_STOP_TIMEOUT=90s",
+        "ECS_AWSVPC_BLOCK_IMDS=true",
+    ] {
+        ensure!(agent.lines().any(|found| found == line), "no {line} in {agent}");
+    }
+    // Not even after a restart does the agent take a task before the volume is there.
+    let waits = file("/etc/systemd/system/ecs.service.d/duramen.conf")?;
+    ensure!(waits.contains("ConditionPathExists=/run/duramen-volume\n"), "{waits}");
+    ensure!(
+        file("/usr/local/sbin/duramen-boot")?.contains("\ntouch /run/duramen-volume\n"),
+        "nobody makes it"
+    );
     Ok(())
 }

@@ -37,7 +37,7 @@ fn every_variable_says_what_it_takes() -> Result<()> {
 }
 
 /// Terraform's messages without the frame around them.
-fn unframed(said: &str) -> String {
+pub(crate) fn unframed(said: &str) -> String {
     let lines = said.lines().map(|line| line.trim_start_matches(['│', '╷', '╵']).trim());
     lines.collect::<Vec<_>>().join(" ")
 }
@@ -112,12 +112,18 @@ fn wrong(module: &str) -> Vec<(&'static str, String, &'static str)> {
         ("log_group", group("/duramen/duramen", &format!("{GROUP}:*")), "and the ARN of the same one"),
         ("log_group", group("/duramen/other", GROUP), "and the ARN of the same one"),
         text("kms_key_arn", "arn:aws:kms:eu-central-1:123456789012:0123", "ARN of a KMS key"),
+        // A policy that names an alias allows nothing.
+        text("kms_key_arn", "arn:aws:kms:eu-central-1:123456789012:alias/volumes", "not of an alias"),
+        text("settings", "{ \"shutdown.timeout\" = \"soon\" }", "shutdown.timeout is a duration"),
         text("archive_url", "s3://acme-duramen/it's", "An s3:// URL of a bucket and a prefix"),
         text("nodes", "{ \"1\" = { subnet_id = \"vpc-1\" } }", "The id of a subnet"),
         text("settings", "{ \"node.id\" = \"1\\nDURAMEN_X=2\" }", "A value is one line"),
     ];
     match module {
-        "archive" => vec![text("kms_key_arn", "alias/archive", "ARN of a KMS key")],
+        "archive" => vec![
+            text("kms_key_arn", "alias/archive", "ARN of a KMS key"),
+            text("kms_key_arn", "arn:aws:kms:eu-central-1:123456789012:alias/archive", "not of an alias"),
+        ],
         "vm" => {
             let package = |bucket: &str, key: &str| {
                 format!("{{ bucket = \"{bucket}\", key = \"{key}\", sha256 = \"{}\" }}", "a".repeat(64))
@@ -140,6 +146,11 @@ fn wrong(module: &str) -> Vec<(&'static str, String, &'static str)> {
                     "{ \"A TOKEN\" = \"arn:aws:ssm:eu-central-1:123456789012:parameter/a\" }",
                     "Names of environment",
                 ),
+                text(
+                    "secrets_kms_key_arns",
+                    "[\"arn:aws:kms:eu-central-1:123456789012:alias/a\"]",
+                    "not of an alias",
+                ),
             ];
             [of_a_node, more].concat()
         }
@@ -147,6 +158,7 @@ fn wrong(module: &str) -> Vec<(&'static str, String, &'static str)> {
             text("autoscaling_groups", "{ \"1\" = \"arn:aws:autoscaling:x\" }", "not their ARNs"),
             text("alarm_actions", "[\"arn:aws:sns:\"]", "such as of an SNS topic"),
             text("kms_key_arn", "arn:aws:kms:", "ARN of a KMS key"),
+            text("kms_key_arn", "arn:aws:kms:eu-central-1:123456789012:alias/logs", "not of an alias"),
         ],
     }
 }
