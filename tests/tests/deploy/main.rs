@@ -86,11 +86,15 @@ fn assets() -> Vec<(String, String)> {
         }
         (source, to)
     });
-    rows.chain([(
-        "deploy/systemd/duramen.service".to_owned(),
-        "/lib/systemd/system/duramen.service".to_owned(),
-    )])
-    .collect()
+    // And each unit of these names, with its timer.
+    let units = deb["systemd-units"].as_array().expect("it has units").iter();
+    let units = units.flat_map(|entry| {
+        let name = entry["unit-name"].as_str().expect("a unit has a name");
+        ["service", "timer"].map(|kind| format!("{name}.{kind}"))
+    });
+    let units = units.filter(|unit| workspace().join("deploy/systemd").join(unit).is_file());
+    rows.chain(units.map(|unit| (format!("deploy/systemd/{unit}"), format!("/lib/systemd/system/{unit}"))))
+        .collect()
 }
 
 #[test]
@@ -125,10 +129,10 @@ fn unit_names() -> Result<Vec<String>> {
 fn every_unit_is_installed_and_every_timer_starts_a_service_that_verifies_and_is_told_of() -> Result<()> {
     let installed: BTreeSet<String> = assets().into_iter().map(|(_, to)| to).collect();
     for name in unit_names()? {
-        // `systemd-units` of service/Cargo.toml installs the node's own.
-        let path = format!("lib/systemd/system/{name}");
-        let there = installed.contains(&path) || installed.contains(&format!("/{path}"));
-        ensure!(there || name == "duramen.service", "the package doesn't install {name}");
+        ensure!(
+            installed.contains(&format!("/lib/systemd/system/{name}")),
+            "the package doesn't install {name}"
+        );
         let Some(service) = name.strip_suffix(".timer") else { continue };
         let unit = text(&format!("deploy/systemd/{service}.service"));
         let verifies = directives(&unit, "ExecStart");
