@@ -135,6 +135,12 @@ impl Machine {
                  for file in /var/lib/duramen/wal/*; do\n\
                  printf 'damage' | dd of=\"$file\" bs=1 seek=4200 conv=notrunc status=none\ndone\nEND\nchmod +x after-stop"
             }
+            // The node has stopped, and finds no bucket any more.
+            "Bucket lost, node stopped" => {
+                "systemctl stop duramen\ncp -r etc/duramen kept\n\
+                 sed -i 's#s3://[^/]*/#s3://gone-for-good/#' /etc/duramen/duramen.toml /etc/duramen/duramen.env\n\
+                 if systemctl start duramen; then echo 'it starts without its archive'; exit 1; fi"
+            }
             // The data on a disk of its own, as Install has it: its directory can't be moved.
             "Node lost" => "mount --bind /var/lib/duramen /var/lib/duramen || echo 'no leave to mount'",
             "Wrong delete" => {
@@ -186,6 +192,11 @@ fn every_command_of_the_runbook_works() -> Result<()> {
                 ensure!(said.contains("3 orders-of-the-node.jsonl"), "the node has other records:\n{said}");
             }
             _ => {}
+        }
+        if section == "Bucket lost, node stopped" {
+            // For the sections after it, there is the archive again.
+            ensure!(said.contains("3 orders-of-the-lost.jsonl"), "the node has other records:\n{said}");
+            machine.run("the bucket", "rm -r etc/duramen\nmv kept etc/duramen\nsystemctl start duramen")?;
         }
         run.insert(section);
     }
