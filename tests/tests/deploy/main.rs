@@ -6,6 +6,7 @@
 mod compose;
 
 use std::collections::BTreeSet;
+use std::io::Write as _;
 use std::path::Path;
 use std::process::Command;
 
@@ -315,6 +316,17 @@ fn the_image_is_linted_and_names_what_exists() -> Result<()> {
         ensure!(!ignored.lines().any(|line| line == directory), ".dockerignore leaves {directory} out");
     }
     image_has_the_programs_and_a_directory(&joined)?;
+    // The build is told the commit by the variable that the build script reads.
+    let told = joined.find("\nARG DURAMEN_COMMIT=\n").context("nobody can say which commit it is")?;
+    let build = joined.find("\nRUN cargo build ").context("it builds")?;
+    ensure!(told < build, "the build is not told its commit");
+    ensure!(text("version.rs").contains("std::env::var(\"DURAMEN_COMMIT\")"), "nobody reads it");
+    for page in ["deploy/README.md", "deploy/docker/Dockerfile"] {
+        ensure!(
+            text(page).contains("--build-arg DURAMEN_COMMIT=\"$(git rev-parse --short=12 HEAD)\""),
+            "{page}"
+        );
+    }
     let Some(hadolint) = tool("hadolint")? else { return Ok(()) };
     run(Command::new(hadolint).arg(workspace().join("deploy/docker/Dockerfile")))?;
     Ok(())
@@ -347,19 +359,38 @@ fn image_has_the_programs_and_a_directory(dockerfile: &str) -> Result<()> {
 }
 
 #[test]
-fn logrotate_takes_its_example() -> Result<()> {
+fn logrotate_keeps_what_it_moves_and_the_node_goes_on_with_its_file() -> Result<()> {
     let Some(logrotate) = tool("logrotate")? else { return Ok(()) };
     let directory = tempfile::tempdir()?;
-    std::fs::write(directory.path().join("node.log"), "a line\n")?;
-    let config = text("deploy/logrotate/duramen")
-        .replace("/var/log/duramen/", &format!("{}/", directory.path().display()));
+    let logs = directory.path().join("logs");
+    std::fs::create_dir(&logs)?;
+    let config =
+        text("deploy/logrotate/duramen").replace("/var/log/duramen/", &format!("{}/", logs.display()));
+    ensure!(config.contains(&format!("{}/*.log", logs.display())), "{config}");
     let file = directory.path().join("logrotate.conf");
     std::fs::write(&file, config)?;
-    let said = run(Command::new(logrotate)
-        .args(["--debug", "--force", "--state"])
-        .arg(directory.path().join("state"))
-        .arg(&file))?;
-    ensure!(said.contains("node.log") && !said.contains("error"), "{said}");
+    let rotate = || {
+        run(Command::new(&logrotate)
+            .args(["--verbose", "--force", "--state"])
+            .arg(directory.path().join("state"))
+            .arg(&file))
+    };
+    // As a node's standard error: the same file throughout.
+    let mut log = std::fs::File::options().create(true).append(true).open(logs.join("node.log"))?;
+    let read = |name: &str| std::fs::read_to_string(logs.join(name)).with_context(|| name.to_owned());
+    for line in ["one", "two", "three"] {
+        writeln!(log, "{line}")?;
+        let said = rotate()?;
+        ensure!(!said.contains("error"), "{said}");
+        ensure!(read("node.log.1")? == format!("{line}\n") && read("node.log")?.is_empty(), "{said}");
+    }
+    let oldest = run(Command::new("gzip").arg("-dc").arg(logs.join("node.log.3.gz")))?;
+    ensure!(oldest == "one\n" && logs.join("node.log.2.gz").exists(), "{oldest}");
+    // What is empty stays as it is.
+    rotate()?;
+    ensure!(!logs.join("node.log.4.gz").exists(), "an empty log is moved");
+    writeln!(log, "four")?;
+    ensure!(read("node.log")? == "four\n", "the node's lines go elsewhere");
     Ok(())
 }
 
