@@ -56,6 +56,7 @@ pub struct ShardStatus {
     pub flushed: u64,
     pub committed: u64,
     pub applied: u64,
+    /// The end of what is archived; 0 before the archive was opened after a start, and without one.
     pub archived: u64,
     /// The first index that local segments still hold.
     pub local_first: u64,
@@ -82,10 +83,11 @@ pub struct ArchiveStatus {
     pub reachable: bool,
     /// What fails now, and is tried again.
     pub troubles: Vec<ArchiveTrouble>,
-    /// Entries committed and not yet archived, over all shards.
+    /// Entries committed and not yet archived, over all shards. Before the archive was opened after a start, that is what the
+    /// local log holds beyond the end that was known last: never less than what is not archived.
     pub lag_entries: u64,
     pub lag_bytes: u64,
-    /// Age of the oldest user entry not yet archived.
+    /// Age of the oldest user entry among them.
     pub lag_seconds: f64,
     /// Every shard is closed through this hybrid time (microseconds since 1970): `--latest` restores to here.
     pub closed_through: Option<u64>,
@@ -105,7 +107,8 @@ pub struct ArchiveTrouble {
 #[derive(Debug, Clone, Serialize, ToSchema)]
 pub struct ArchivedShard {
     pub shard: u16,
-    pub archived: u64,
+    /// The end of what is archived; `null` before the archive was opened after a start.
+    pub archived: Option<u64>,
     pub committed: u64,
     pub manifest: Option<u64>,
     pub snapshot: Option<u64>,

@@ -4,6 +4,7 @@
 #![expect(clippy::disallowed_methods, reason = "a test takes a store's data away behind its back")]
 
 use std::sync::Arc;
+use std::time::Instant;
 
 use anyhow::{Context as _, Result, ensure};
 use duramen_tests::{
@@ -199,4 +200,68 @@ fn a_permission_that_is_lost_under_load_and_given_back_is_caught_up_with() -> Re
     let written = check(node, &bucket, load)?;
     ensure!(written[0].refused == 0, "local appends were refused: {}", written[0].refused);
     Ok(())
+}
+
+/// What the archive lacks is no less for a restart, whichever way the node ended; and no more than since the last round.
+#[test]
+fn a_node_that_starts_while_its_store_is_away_says_how_much_is_not_archived_and_how_old_that_is() -> Result<()>
+{
+    const ALL: [&str; 3] = [LAG, "duramen_archive_lag_entries", "duramen_archive_lag_bytes"];
+    const SEGMENT_AGE: f64 = 1.0;
+    let Some((server, bucket)) = minio()? else { return Ok(()) };
+    let directory = tempfile::tempdir()?;
+    let mut node = NodeSettings::in_directory(directory.path())
+        .archive_in(&bucket, "log")
+        .set("archive.segment_age", "1s")
+        .set("cluster.shards", "1")
+        .set("shutdown.timeout", "2s")
+        .start()?;
+    let append = |node: &NodeProcess, level: &str, size: usize| -> Result<()> {
+        let records = format!("{}/v1/tenants/default/streams/s/records?ack={level}", node.client_url());
+        agent().post(records).send("x".repeat(size))?;
+        Ok(())
+    };
+    append(&node, "archived", 300_000)?;
+    ensure!(node.terminate()?.success(), "{}", node.process().output());
+    node.start_again()?;
+    let cut = Instant::now();
+    append(&node, "archived", 10)?;
+
+    server.kill()?;
+    append(&node, "local", 100_000)?;
+    let oldest = Instant::now();
+    for gracefully in [false, true] {
+        if gracefully {
+            node.terminate()?;
+        } else {
+            node.kill_9()?;
+        }
+        node.start_again()?;
+        let (admin, least) = (node.admin_url(), oldest.elapsed().as_secs_f64());
+        let status: Value = serde_json::from_str(&page(&admin, "/admin/archive/status")?)?;
+        let most = cut.elapsed().as_secs_f64();
+        let lag = status["lag_seconds"].as_f64().context("it has a lag")?;
+        ensure!((least..=most).contains(&lag), "{least} to {most} s (gracefully: {gracefully}): {status}");
+        let bytes = status["lag_bytes"].as_u64().context("it has a lag")?;
+        ensure!((100_000..300_000).contains(&bytes), "gracefully: {gracefully}: {status}");
+        ensure!(status["shards"][1]["archived"].is_null(), "where the archive ends can't be known: {status}");
+        // As DuramenArchiveLagAge has it; and it goes on growing.
+        for at_least in [5.0 * SEGMENT_AGE, least + 2.0] {
+            node.process().wait_until(Deadline::after_secs(60), || {
+                let lag = metric(&admin, LAG)?;
+                ensure!(lag > at_least, "the lag is {lag} s, {at_least} s are waited for");
+                Ok(())
+            })?;
+        }
+    }
+
+    server.start_again()?;
+    let admin = node.admin_url();
+    node.process().wait_until(Deadline::after_secs(120), || {
+        for name in ALL {
+            let lag = metric(&admin, name)?;
+            ensure!(lag == 0.0, "{name} is {lag}");
+        }
+        Ok(())
+    })
 }

@@ -65,6 +65,34 @@ impl Segment {
         }
     }
 
+    /// The sum of the payloads' lengths of the entries of one term in `range`; and, of runs that are only partly in it, which
+    /// rows of their pages are.
+    pub(crate) fn payload_bytes(
+        &self,
+        shard: ShardId,
+        term: Term,
+        range: &Range<Index>,
+    ) -> (u64, Vec<(Run, Range<usize>)>) {
+        let (mut bytes, mut parts) = (0_u64, Vec::new());
+        let summary = match &self.index {
+            SegmentIndex::Open(table) => return (table.payload_bytes(shard, term, range), parts),
+            SegmentIndex::Sealed(summary) => summary.0.get(&shard),
+        };
+        for run in summary.into_iter().flat_map(|summary| &summary.runs).filter(|run| run.term == term) {
+            let (start, end) = (range.start.max(run.first), range.end.min(run.end()));
+            let row = |index: Index| usize::try_from(index.since(run.first)).unwrap_or(usize::MAX);
+            if start >= end {
+                continue;
+            }
+            if start == run.first && end == run.end() {
+                bytes = bytes.saturating_add(run.bytes);
+            } else {
+                parts.push((*run, row(start)..row(end)));
+            }
+        }
+        (bytes, parts)
+    }
+
     /// Per shard, the average bytes of an entry's record in a sealed segment.
     pub(crate) fn average_payloads(&self) -> BTreeMap<ShardId, u64> {
         let SegmentIndex::Sealed(summary) = &self.index else { return BTreeMap::new() };
@@ -189,6 +217,15 @@ impl ShardLog {
     pub(crate) fn piece(&self, index: Index) -> Option<(Index, Piece)> {
         let (first, piece) = self.pieces.range(..=index).next_back()?;
         (index < piece.end).then_some((*first, *piece))
+    }
+
+    /// The pieces that hold entries of `range`, each with its part of it.
+    pub(crate) fn pieces_of(&self, range: &Range<Index>) -> Vec<(Range<Index>, Piece)> {
+        let before_end = self.pieces.range(..range.end).rev();
+        before_end
+            .take_while(|(_, piece)| piece.end > range.start)
+            .map(|(first, piece)| ((*first).max(range.start)..piece.end.min(range.end), *piece))
+            .collect()
     }
 
     /// Adds entries, or moves those that are there already under the same ids.

@@ -9,6 +9,7 @@
 //! index/            one rebuildable index file per sealed segment
 //! checkpoint/       applied state, for a fast restart
 //! hydrated/         archived segments that a restore put here
+//! archived.json     the node's note of how far it is archived, for what it shows; means nothing else
 //! ```
 
 use std::io;
@@ -187,6 +188,11 @@ impl DataDir {
     /// The folder of the archived segments that a restore put here.
     pub fn hydrated(&self) -> PathBuf {
         self.root.join("hydrated")
+    }
+
+    /// The file in which the node notes how far it is archived.
+    pub fn archived(&self) -> PathBuf {
+        self.root.join("archived.json")
     }
 
     /// Who the directory belongs to; `None` while it is new.

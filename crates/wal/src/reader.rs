@@ -111,6 +111,35 @@ impl Shared {
         })
     }
 
+    /// The sum of the lengths of the payloads of `range`.
+    pub(crate) fn payload_bytes(&self, shard: ShardId, range: Range<Index>) -> Result<u64, Error> {
+        let (mut bytes, mut begun) = (0_u64, Vec::new());
+        {
+            let state = self.state.lock();
+            let cached_from = state.tails.cached_from(shard);
+            bytes = bytes.saturating_add(state.tails.cached_payload_bytes(shard, &range));
+            let written = range.start..range.end.min(cached_from);
+            let pieces = state.catalog.shards.get(&shard).map(|log| log.pieces_of(&written));
+            for (part, piece) in pieces.into_iter().flatten() {
+                let Some(segment) = state.catalog.segments.get(&piece.segment) else { continue };
+                let (whole, parts) = segment.payload_bytes(shard, piece.term, &part);
+                bytes = bytes.saturating_add(whole);
+                let pinned = || Pinned {
+                    sequence: piece.segment,
+                    path: segment.path.clone(),
+                    file: segment.file.clone(),
+                };
+                begun.extend(parts.into_iter().map(|(run, rows)| (pinned(), run, rows)));
+            }
+        }
+        for (pinned, run, rows) in begun {
+            let page = self.page(&pinned, &run)?;
+            let rows = page.get(rows).unwrap_or_default();
+            bytes = rows.iter().fold(bytes, |sum, row| sum.saturating_add(row.length.into()));
+        }
+        Ok(bytes)
+    }
+
     fn is_current(&self, sequence: u64) -> bool {
         self.state.lock().catalog.segments.contains_key(&sequence)
     }

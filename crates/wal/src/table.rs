@@ -1,6 +1,7 @@
 //! What one segment that is being written (or scanned) does to the log: the fold of its records.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::ops::Range;
 
 use bytes::Bytes;
 use duramen_types::{EntryId, Index, ShardId, Term};
@@ -106,6 +107,21 @@ impl SegmentTable {
         let skip = usize::try_from(from.since(*first)).unwrap_or(usize::MAX);
         let wanted = usize::try_from(end.since(from)).unwrap_or(usize::MAX).min(limit);
         run.rows.iter().skip(skip).take(wanted).copied().collect()
+    }
+
+    /// The sum of the payloads' lengths of the entries of one term in `range`.
+    pub(crate) fn payload_bytes(&self, shard: ShardId, term: Term, range: &Range<Index>) -> u64 {
+        let Some(table) = self.shards.get(&shard) else { return 0 };
+        let mut bytes = 0_u64;
+        let runs = table.runs.range(..range.end).rev();
+        for (first, run) in runs.take_while(|(first, run)| run.end(**first) > range.start) {
+            let row = |index: Index| usize::try_from(index.since(*first)).unwrap_or(usize::MAX);
+            let rows = run.rows.get(row(range.start)..row(range.end).min(run.rows.len()));
+            if run.term == term {
+                bytes += rows.unwrap_or_default().iter().map(|row| u64::from(row.length)).sum::<u64>();
+            }
+        }
+        bytes
     }
 
     /// The footer's row pages, which start at byte `footer_at`, and its summary.

@@ -1,6 +1,7 @@
 //! What the log holds once everything that was submitted is written, and the newest payloads in memory.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::ops::Range;
 
 use bytes::Bytes;
 use duramen_types::{EntryId, Index, ShardId, Term};
@@ -262,6 +263,17 @@ impl Tails {
         let tail = self.shards.get(&shard)?;
         let place = index.get().checked_sub(tail.recent_first().get())?;
         Some(tail.recent.get(usize::try_from(place).ok()?)?.payload.clone())
+    }
+
+    /// The sum of the lengths of the payloads of `range` that are in memory.
+    pub(crate) fn cached_payload_bytes(&self, shard: ShardId, range: &Range<Index>) -> u64 {
+        let Some(tail) = self.shards.get(&shard) else { return 0 };
+        let place = |index: Index| usize::try_from(index.since(tail.recent_first())).unwrap_or(usize::MAX);
+        let (start, end) = (place(range.start), place(range.end).min(tail.recent.len()));
+        if start >= end {
+            return 0;
+        }
+        tail.recent.range(start..end).map(|recent| recent.payload.len() as u64).sum()
     }
 
     /// The first index whose payload is in memory; all later ones are too.

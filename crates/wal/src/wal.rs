@@ -320,6 +320,13 @@ impl Wal {
         self.shared.entries_in_memory(shard, range, max_bytes)
     }
 
+    /// The sum of the payloads' lengths of the entries of `range` that are in the log, those not yet written included.
+    ///
+    /// By the indexes: no entry is read, at most two row pages of each segment.
+    pub fn payload_bytes(&self, shard: ShardId, range: Range<Index>) -> Result<u64, Error> {
+        self.shared.payload_bytes(shard, range)
+    }
+
     /// What the log of a shard holds; all empty for a shard it never heard of.
     pub fn log_state(&self, shard: ShardId) -> LogState {
         self.shared.state.lock().tails.state(shard)

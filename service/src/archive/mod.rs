@@ -1,6 +1,8 @@
 //! The node's side of its archive: it archives its shards in the background, and reads what is no longer local.
 
+mod lag;
 mod open;
+mod remembered;
 mod retention;
 mod rounds;
 mod schedule;
@@ -23,7 +25,7 @@ use duramen_archiver::ShardArchiver;
 use duramen_state::ShardState;
 use duramen_types::batch::Batch;
 use duramen_types::{ArchiveId, BranchName, ClusterId, HybridTime, Index, NodeId, Offset, ShardId, StreamId};
-use duramen_wal::Wal;
+use duramen_wal::{Disk, Wal};
 use parking_lot::Mutex;
 use tokio::sync::{Notify, watch};
 use tokio::task::JoinHandle;
@@ -67,6 +69,10 @@ pub struct Settings {
     pub hydrated: PathBuf,
     pub archive: config::Archive,
     pub local_retention: config::LocalRetention,
+    /// Where the node notes up to where it is archived.
+    pub note: PathBuf,
+    /// The disk that the note is on.
+    pub disk: Arc<dyn Disk>,
     /// Where segments are built and checked.
     pub blocking: Blocking,
 }
@@ -98,10 +104,8 @@ impl Opened {
 struct Pending {
     /// Wakes the shard's cutter.
     request: Notify,
-    /// When the oldest user entry that is not archived was noticed; monotonic.
-    since: Mutex<Option<Duration>>,
-    /// The shard's applied bytes at the last cut.
-    bytes: std::sync::atomic::AtomicU64,
+    /// As it was last counted; `None` before the first time.
+    backlog: Mutex<Option<lag::Backlog>>,
 }
 
 /// What the tasks of one archive share.
@@ -115,6 +119,9 @@ struct Shared {
     metrics: Arc<Metrics>,
     opened: watch::Sender<Option<Arc<Opened>>>,
     pending: Vec<Pending>,
+    remembered: remembered::Remembered,
+    /// Wakes who notes up to where the shards are archived.
+    more_to_remember: Notify,
     /// Wakes the rounds: some shard has something to archive.
     activity: Notify,
     /// Cancelled when the tasks are to end.
@@ -161,6 +168,13 @@ impl ArchiveTask {
         let shared = Arc::new(Shared {
             store,
             snapshot_schedule: watch::Sender::new(settings.archive.snapshot_schedule.clone()),
+            remembered: remembered::Remembered::load(
+                Arc::clone(&settings.disk),
+                settings.note.clone(),
+                settings.id,
+                settings.branch.clone(),
+            ),
+            more_to_remember: Notify::new(),
             settings,
             wal,
             pending: shards.iter().map(|_| Pending::default()).collect(),
@@ -240,6 +254,7 @@ impl ArchiveTask {
                 "not everything could be archived in time; the rest follows after the next start"
             );
         }
+        self.shared.remember().await;
         self.shared.stopping.cancel();
         let task = self.task.lock().take();
         if let Some(task) = task {

@@ -18,53 +18,34 @@ use tracing::{Instrument as _, field};
 
 use super::open::identify;
 use super::trouble::Part;
-use super::{Opened, Shared, archived, schedule};
+use super::{Opened, Shared, lag, remembered, schedule};
 use crate::shard::{Job, Shard, Waiting};
 use crate::telemetry::{number, traced};
 
 /// Cuts on request are at least this far apart for one shard: at most two a second.
 const REQUEST_PAUSE: Duration = Duration::from_millis(500);
-/// How often a watcher looks at a busy shard.
-const WATCH_PAUSE: Duration = Duration::from_millis(20);
 const FIRST_RETRY: Duration = Duration::from_millis(200);
 const LONGEST_RETRY: Duration = Duration::from_secs(10);
 
 /// Archives until it is told to stop.
 pub(super) async fn run(shared: Arc<Shared>) {
+    let mut tasks = JoinSet::new();
+    // What is not archived counts whether the archive can be opened or not.
+    for shard in &shared.shards {
+        tasks.spawn(lag::watch(Arc::clone(&shared), Arc::clone(shard)));
+    }
     let opened = tokio::select! {
         opened = shared.open() => opened,
         () = shared.stopping.cancelled() => return,
     };
-    let mut tasks = JoinSet::new();
     for shard in &shared.shards {
-        tasks.spawn(watch_shard(Arc::clone(&shared), Arc::clone(shard)));
         tasks.spawn(serve_requests(Arc::clone(&shared), Arc::clone(&opened), Arc::clone(shard)));
     }
+    tasks.spawn(remembered::keep(Arc::clone(&shared)));
     tasks.spawn(rounds(Arc::clone(&shared), Arc::clone(&opened)));
     schedule::run(Arc::clone(&shared), opened).await;
     shared.stopping.cancelled().await;
     tasks.shutdown().await;
-}
-
-/// Notices user entries that are not archived, and asks for a cut when they fill a segment.
-async fn watch_shard(shared: Arc<Shared>, shard: Arc<Shard>) {
-    let mut progress = shard.view.watch();
-    let Some(pending) = shared.pending.get(usize::from(shard.id.get())) else { return };
-    loop {
-        let now = *progress.borrow_and_update();
-        if now.user_end > archived(&shard) {
-            pending.since.lock().get_or_insert(shared.clock.wall().monotonic());
-            shared.activity.notify_one();
-            let bytes = now.bytes.saturating_sub(pending.bytes.load(Ordering::Relaxed));
-            if bytes >= shared.settings.archive.segment_size.as_u64() {
-                pending.request.notify_one();
-            }
-            tokio::time::sleep(WATCH_PAUSE).await;
-        }
-        if progress.changed().await.is_err() {
-            return;
-        }
-    }
 }
 
 /// Cuts the shard whenever that is asked for.
@@ -176,9 +157,7 @@ impl Shared {
     /// tries until it succeeds. False where that can't succeed any more.
     pub(super) async fn cut(&self, opened: &Opened, shard: &Shard, through: Index, force: bool) -> bool {
         let at = usize::from(shard.id.get());
-        let (Some(archiver), Some(pending)) = (opened.archivers.get(at), self.pending.get(at)) else {
-            return false;
-        };
+        let Some(archiver) = opened.archivers.get(at) else { return false };
         if !self.sync(shard.id, through).await {
             return false;
         }
@@ -211,9 +190,6 @@ impl Shared {
                     span.record("segments", number(cut.segments)).record("bytes", number(cut.bytes));
                     let took = self.clock.wall().monotonic().saturating_sub(begun);
                     self.metrics.uploaded(cut.bytes, took.as_secs_f64());
-                    pending.bytes.store(progress.bytes, Ordering::Relaxed);
-                    let behind = shard.view.progress().user_end > archiver.end();
-                    *pending.since.lock() = behind.then(|| self.clock.wall().monotonic());
                     self.succeeded(part);
                     tracing::debug!(
                         shard = %shard.id, end = %archiver.end(), segments = cut.segments, bytes = cut.bytes,

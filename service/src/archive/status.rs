@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use duramen_types::HybridTime;
 
+use super::lag::Lag;
 use super::{ArchiveTask, Shared, archived};
 use crate::status::{ArchiveStatus, ArchivedShard};
 use crate::telemetry::{ArchiveUse, Observed};
@@ -43,27 +44,18 @@ impl ArchiveTask {
 impl Shared {
     fn status(&self) -> ArchiveStatus {
         let opened = self.opened.borrow().clone();
-        let (mut entries, mut bytes, mut seconds) = (0u64, 0u64, 0f64);
+        let mut lag = Lag::default();
         let mut shards = Vec::with_capacity(self.shards.len());
         for (shard, pending) in self.shards.iter().zip(&self.pending) {
             let progress = shard.view.progress();
-            let end = archived(shard);
-            let behind = progress.user_end.since(end);
-            entries += behind;
-            if behind > 0 {
-                bytes +=
-                    progress.bytes.saturating_sub(pending.bytes.load(std::sync::atomic::Ordering::Relaxed));
-                if let Some(since) = *pending.since.lock() {
-                    seconds = seconds.max(self.clock.wall().monotonic().saturating_sub(since).as_secs_f64());
-                }
-            }
+            lag = lag.and(self.lag(shard, pending));
             // A shard that is being cut right now shows its numbers after the cut.
             let archiver =
                 opened.as_ref().and_then(|opened| opened.archivers.get(usize::from(shard.id.get())));
             let archiver = archiver.and_then(|archiver| archiver.try_lock().ok());
             shards.push(ArchivedShard {
                 shard: shard.id.get(),
-                archived: end.get(),
+                archived: opened.as_ref().map(|_| archived(shard).get()),
                 committed: progress.end.get(),
                 manifest: archiver.as_ref().and_then(|a| a.manifest()).map(|number| number.get()),
                 snapshot: archiver.as_ref().and_then(|a| a.last_snapshot()).map(|index| index.get()),
@@ -74,9 +66,9 @@ impl Shared {
             branch: self.settings.branch.to_string(),
             reachable: opened.is_some() && self.troubles.is_empty(),
             troubles: self.troubles.list(),
-            lag_entries: entries,
-            lag_bytes: bytes,
-            lag_seconds: seconds,
+            lag_entries: lag.entries,
+            lag_bytes: lag.bytes,
+            lag_seconds: lag.age.as_secs_f64(),
             closed_through: self.closed_through.lock().map(|time| time.as_micros()),
             shards,
         }

@@ -155,9 +155,12 @@ impl Node {
 
     /// How archiving goes: trouble with it, or a lag, degrades a node and no more, as appends go on.
     fn archiving(&self, status: &crate::status::ArchiveStatus) -> (Condition, String) {
-        let late = status.lag_seconds > (self.settings().segment_age * LAG_FACTOR).as_secs_f64();
+        // Before the archive is open its end is not known, and much may count that is archived.
+        let open = status.shards.iter().all(|shard| shard.archived.is_some());
+        let late = open && status.lag_seconds > (self.settings().segment_age * LAG_FACTOR).as_secs_f64();
         match status.troubles.as_slice() {
             [] if late => (Condition::Degraded, format!("archiving is {:.1} s behind", status.lag_seconds)),
+            [] if !open => (Condition::Ok, format!("{} is being opened", status.url)),
             [] => (Condition::Ok, format!("{} answers", status.url)),
             [first, rest @ ..] => {
                 let more =

@@ -216,6 +216,8 @@ impl Node {
                 id: binding.description.archive,
                 branch: binding.branch,
                 hydrated: directory.hydrated(),
+                note: directory.archived(),
+                disk: Arc::clone(&disk),
                 archive: config.archive.clone(),
                 local_retention: config.local_retention.clone(),
                 blocking,

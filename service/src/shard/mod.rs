@@ -20,7 +20,7 @@ use openraft::{Config, SnapshotPolicy};
 use tokio::sync::{mpsc, watch};
 
 pub use checkpoint::Checkpoint;
-pub use machine::{Machine, View};
+pub use machine::{Machine, Progress, View};
 pub use raft::{NotProposed, Outcome, Waiting};
 pub use sequencer::Job;
 

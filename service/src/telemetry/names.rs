@@ -115,11 +115,13 @@ metrics! {
         "Checkpoints and index files that could not be written; they are tried again, and until then a restart takes longer.";
 
     ARCHIVE_LAG_ENTRIES = "duramen_archive_lag_entries", Kind::Gauge, "", [],
-        "Entries committed and not yet archived.";
+        "Entries committed and not yet archived. Before the archive was opened after a start, those of the local log \
+         beyond the end that was known last (noted every minute and at a stop): never fewer than there are.";
     ARCHIVE_LAG_BYTES = "duramen_archive_lag_bytes", Kind::Gauge, "bytes", [],
-        "Bytes of entries committed and not yet archived.";
+        "Bytes of those entries, without what frames add.";
     ARCHIVE_LAG = "duramen_archive_lag_seconds", Kind::Gauge, "seconds", [],
-        "Age of the oldest user entry committed and not yet archived: what the loss of this disk would cost now.";
+        "Age of the oldest user entry among them, by its own time, also across restarts: what the loss of this disk would \
+         cost now.";
     ARCHIVE_UPLOADS = "duramen_archive_uploads_total", Kind::Counter, "",
         [("result", "`ok` or `failed` (after all retries)")],
         "Uploads of objects to the archive.";

@@ -121,3 +121,36 @@ fn nothing_is_reclaimed_without_a_purge() {
     assert_eq!(wal.segments()[0].path, file(1));
     assert_eq!((all(&wal, 1).len(), all(&wal, 2).len()), (200, 200));
 }
+
+#[test]
+fn the_bytes_of_any_range_are_counted_as_they_would_be_read() {
+    let disk = SimDisk::new(1);
+    let wal = fresh(&disk);
+    for index in 0..150 {
+        let term = 1 + index / 40;
+        let size = 200 + usize::try_from(index * 37 % 1500).unwrap();
+        write(&wal, vec![entry(1, index, term, size), entry(2, index, term, 50)]).unwrap();
+    }
+    write(&wal, vec![Record::Truncate { shard: shard(1), from: Index::new(140) }]).unwrap();
+    write(&wal, vec![entry(1, 140, 9, 900), entry(1, 141, 9, 700)]).unwrap();
+    write(&wal, purge(1, 30)).unwrap();
+    drive(&wal);
+    assert!(wal.segments().iter().filter(|segment| segment.sealed).count() > 3, "{:?}", wal.segments());
+    let check = |wal: &crate::Wal| {
+        let entries = all(wal, 1);
+        assert_eq!(entries.len(), 111);
+        for start in 31..=142 {
+            for end in start..=143 {
+                let of = entries.iter().filter(|(id, _)| (start..end).contains(&id.index.get()));
+                let expected: u64 = of.map(|(_, payload)| payload.len() as u64).sum();
+                let found = wal.payload_bytes(shard(1), Index::new(start)..Index::new(end)).unwrap();
+                assert_eq!(found, expected, "{start}..{end}");
+            }
+        }
+    };
+    check(&wal);
+    disk.kill();
+    let (wal, _) = open(&disk, options(), 2).unwrap();
+    check(&wal);
+    assert_eq!(wal.payload_bytes(shard(5), Index::ZERO..Index::MAX).unwrap(), 0, "a shard that is not there");
+}

@@ -1,0 +1,103 @@
+//! `archived.json` in the data directory: up to where the shards were archived, as far as the node noted it.
+//!
+//! It is for nothing but the lag that is shown while the archive can't be asked: nothing is deleted or acknowledged by it, and
+//! without it what the local log holds counts as not archived.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use duramen_types::{ArchiveId, BranchName, Index, ShardId};
+use duramen_wal::{Disk, durable};
+use parking_lot::Mutex;
+use serde::{Deserialize, Serialize};
+
+use super::{Shared, archived};
+
+const FORMAT_VERSION: u32 = 1;
+const LARGEST: u64 = 16 << 20;
+/// The least time between two notes.
+const PAUSE: Duration = Duration::from_secs(60);
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Note {
+    format_version: u32,
+    archive: Option<ArchiveId>,
+    branch: BranchName,
+    /// By shard.
+    ends: Vec<Index>,
+}
+
+/// The note of a node.
+#[derive(Debug)]
+pub(super) struct Remembered {
+    disk: Arc<dyn Disk>,
+    path: PathBuf,
+    note: Mutex<Note>,
+}
+
+impl Remembered {
+    /// What an earlier run of the node noted of this branch; nothing, where the note is gone or can't be read.
+    pub(super) fn load(
+        disk: Arc<dyn Disk>,
+        path: PathBuf,
+        archive: Option<ArchiveId>,
+        branch: BranchName,
+    ) -> Self {
+        let mut note = Note { format_version: FORMAT_VERSION, archive, branch, ends: Vec::new() };
+        let read = durable::read_file(&*disk, &path, LARGEST);
+        match read.and_then(|bytes| Ok(serde_json::from_slice::<Note>(&bytes)?)) {
+            Ok(found) if (found.archive, &found.branch) == (note.archive, &note.branch) => {
+                note.ends = found.ends;
+            }
+            Ok(_) => {}
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
+            Err(error) => {
+                let path = path.display();
+                tracing::warn!(%path, %error, "it can't be read, and is written anew once the archive is open");
+            }
+        }
+        Self { disk, path, note: Mutex::new(note) }
+    }
+
+    /// An end of the shard's archived history.
+    pub(super) fn end(&self, shard: ShardId) -> Index {
+        self.note.lock().ends.get(usize::from(shard.get())).copied().unwrap_or_default()
+    }
+}
+
+/// Keeps the note, at most once a minute.
+pub(super) async fn keep(shared: Arc<Shared>) {
+    loop {
+        shared.more_to_remember.notified().await;
+        shared.remember().await;
+        tokio::time::sleep(PAUSE).await;
+    }
+}
+
+impl Shared {
+    /// Notes up to where the shards are archived, if that is known and news; it survives a power cut.
+    pub(super) async fn remember(&self) {
+        if self.opened.borrow().is_none() {
+            return;
+        }
+        let ends: Vec<_> = self.shards.iter().map(|shard| archived(shard)).collect();
+        let mut note = self.remembered.note.lock().clone();
+        if note.ends == ends {
+            return;
+        }
+        note.ends = ends;
+        let (disk, path) = (Arc::clone(&self.remembered.disk), self.remembered.path.clone());
+        let written = note.clone();
+        let write = self.settings.blocking.run(move || {
+            let bytes = serde_json::to_vec_pretty(&written)?;
+            durable::write_file(&*disk, &path, &bytes)
+        });
+        match write.await {
+            Ok(Ok(())) => *self.remembered.note.lock() = note,
+            Ok(Err(error)) => tracing::debug!(%error, "up to where the shards are archived can't be noted"),
+            Err(_) => {}
+        }
+    }
+}
