@@ -40,7 +40,7 @@ pub use store::{
     CheckReport, Checksum, LOG_DIRECTIVES, Limits, Listed, MAX_PUT_BYTES, Probe, ProbeOutcome, RequestCount,
     Store, StoreOptions,
 };
-pub use verdict::{Depth, Finding, Verdict, VerifiedShard};
+pub use verdict::{Depth, Finding, Standing, Verdict, VerifiedShard};
 pub use view::{BranchView, ShardView, ViewCursor, ViewRow, ViewSnapshot};
 
 // The content of segments and snapshots, and reading it.

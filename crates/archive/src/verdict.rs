@@ -1,5 +1,7 @@
 //! `verdicts/{time}-{id}.json`: what a verification or a drill covered, and what it found.
 
+use std::collections::{BTreeMap, BTreeSet};
+
 use bytes::Bytes;
 use duramen_types::{BranchName, ChainValue, DecodeError, HybridTime, Index, ShardId};
 use futures::TryStreamExt;
@@ -66,6 +68,20 @@ pub struct Finding {
     pub problem: String,
 }
 
+/// What is known of a branch by its verdicts.
+///
+/// What one found stands until one at least as deep looks again: a quick one does not see what a full one does, and after one with
+/// findings even one that goes on from an earlier one (`verify --since`) looks at everything.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Standing {
+    /// When the last one ended that read every byte, or every byte that the one before it had not.
+    pub full: Option<HybridTime>,
+    /// When the last quick one ended, if that was later.
+    pub quick: Option<HybridTime>,
+    /// Keys of the objects that are altered or missing.
+    pub findings: BTreeSet<String>,
+}
+
 impl Verdict {
     /// Whether nothing was found wrong.
     pub fn is_clean(&self) -> bool {
@@ -104,6 +120,37 @@ impl Verdict {
             }
         }
         Ok(None)
+    }
+
+    /// What the verdicts on `branch` come to. `known` holds those that were read before, for the next time.
+    pub async fn standing(
+        store: &Store,
+        branch: &BranchName,
+        known: &mut BTreeMap<Uuid, Self>,
+    ) -> Result<Standing> {
+        let mut standing = Standing::default();
+        let mut looked_at = BTreeMap::new();
+        for key in keys(store).await?.into_iter().rev() {
+            let ObjectKey::Verdict { id, .. } = &key else { continue };
+            let verdict = match known.remove(id) {
+                Some(verdict) => Some(verdict),
+                None => Self::read(store, &key).await?,
+            };
+            let Some(verdict) = verdict else { continue };
+            let full = verdict.depth >= Depth::Full;
+            if verdict.branch == *branch && (full || standing.quick.is_none()) {
+                standing.findings.extend(verdict.findings.iter().map(|finding| finding.key.clone()));
+                let time = if full { &mut standing.full } else { &mut standing.quick };
+                *time = Some(verdict.time);
+            }
+            let done = verdict.branch == *branch && full;
+            looked_at.insert(verdict.id, verdict);
+            if done {
+                break;
+            }
+        }
+        *known = looked_at;
+        Ok(standing)
     }
 
     async fn read(store: &Store, key: &ObjectKey) -> Result<Option<Self>> {
@@ -166,5 +213,49 @@ mod tests {
         assert_eq!(Verdict::latest(&store, &main, Depth::Full).await.unwrap().as_ref(), Some(&all[0]));
         let each = Verdict::each(&store).await.unwrap().into_iter();
         assert_eq!(each.map(|(_, verdict)| verdict.unwrap()).collect::<Vec<_>>(), all);
+    }
+
+    #[tokio::test]
+    async fn what_was_found_stands_until_a_verification_at_least_as_deep_looks_again() {
+        let store = memory();
+        let (mut known, mut micros) = (BTreeMap::new(), 0);
+        let mut standing = async |depth: Depth, branch: &str, found: &[(&str, &str)]| {
+            micros += 10;
+            let finding = |(key, problem): &(&str, &str)| Finding {
+                key: (*key).to_owned(),
+                problem: (*problem).to_owned(),
+            };
+            let verdict = Verdict {
+                id: Uuid::from_u128(u128::from(micros)),
+                time: HybridTime::from_micros(micros),
+                depth,
+                branch: BranchName::parse(branch).unwrap(),
+                shards: vec![],
+                objects: 3,
+                bytes: 4,
+                took_ms: 5,
+                findings: found.iter().map(finding).collect(),
+                newest: vec![],
+            };
+            verdict.write(&store).await.unwrap();
+            let main = BranchName::parse("main").unwrap();
+            let standing = Verdict::standing(&store, &main, &mut known).await.unwrap();
+            let anew = Verdict::standing(&store, &main, &mut BTreeMap::new()).await.unwrap();
+            assert_eq!(standing, anew, "what was read before is the same");
+            let times = [standing.full, standing.quick].map(|time| time.map_or(0, |time| time.as_micros()));
+            (times, standing.findings.into_iter().collect::<Vec<_>>().join(" "))
+        };
+        let of = |full, quick, found: &str| ([full, quick], found.to_owned());
+        let (one, two) = (("a", "it is damaged"), ("a", "it has 3 bytes"));
+        assert_eq!(standing(Depth::Quick, "main", &[]).await, of(0, 10, ""));
+        assert_eq!(standing(Depth::Quick, "main", &[("q", "it is missing")]).await, of(0, 20, "q"));
+        assert_eq!(standing(Depth::Quick, "main", &[]).await, of(0, 30, ""));
+        assert_eq!(standing(Depth::Full, "main", &[one, two, ("b", "")]).await, of(40, 0, "a b"));
+        assert_eq!(standing(Depth::Quick, "main", &[]).await, of(40, 50, "a b"));
+        assert_eq!(standing(Depth::Full, "other", &[]).await, of(40, 50, "a b"));
+        assert_eq!(standing(Depth::Quick, "main", &[("q", "it is missing"), one]).await, of(40, 70, "a b q"));
+        assert_eq!(standing(Depth::Quick, "main", &[]).await, of(40, 80, "a b"));
+        assert_eq!(standing(Depth::Full, "main", &[("b", "")]).await, of(90, 0, "b"));
+        assert_eq!(standing(Depth::Drill, "main", &[]).await, of(100, 0, ""));
     }
 }

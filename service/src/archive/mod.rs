@@ -11,6 +11,7 @@ mod status;
 mod tests;
 mod trouble;
 
+use std::collections::BTreeMap;
 use std::ops::Range;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -19,7 +20,7 @@ use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use duramen_archive::{
-    Blocking, BranchView, BytesBefore, History, HistoryError, ShardView, Store, StreamReader,
+    Blocking, BranchView, BytesBefore, History, HistoryError, ShardView, Store, StreamReader, Verdict,
 };
 use duramen_archiver::ShardArchiver;
 use duramen_state::ShardState;
@@ -142,6 +143,8 @@ struct Shared {
     rounds: tokio::sync::Mutex<()>,
     /// The ends of the shards' user entries when a round last closed them all.
     closed_ends: Mutex<Vec<Index>>,
+    /// The verdicts that were read, by id.
+    verdicts: tokio::sync::Mutex<BTreeMap<uuid::Uuid, Verdict>>,
     /// What the schedule's runs found.
     schedule: Mutex<schedule::Outcome>,
     /// `archive.snapshot_schedule`, which may change while the node runs.
@@ -193,6 +196,7 @@ impl ArchiveTask {
             last_closed: Mutex::new(None),
             rounds: tokio::sync::Mutex::new(()),
             closed_ends: Mutex::new(Vec::new()),
+            verdicts: tokio::sync::Mutex::default(),
             schedule: Mutex::default(),
         });
         let task = tokio::spawn(rounds::run(Arc::clone(&shared)));

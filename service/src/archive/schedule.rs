@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use duramen_archive::{Depth, Verdict};
+use duramen_archive::Verdict;
 use duramen_types::HybridTime;
 use tokio_cron_scheduler::{Job, JobScheduler, JobSchedulerError};
 
@@ -14,9 +14,9 @@ use super::{Opened, Shared};
 pub(super) struct Outcome {
     /// When a run last left every changed shard with a snapshot; before the first, when the archive was opened.
     pub(super) snapshots: Option<HybridTime>,
-    /// The time of the branch's last verification, by whoever made it.
+    /// When the branch was last verified in full, by whoever did it.
     pub(super) verified: Option<HybridTime>,
-    /// The objects that it found altered or missing.
+    /// The objects that were found altered or missing, and not found right since by a verification as deep.
     pub(super) findings: u64,
 }
 
@@ -96,15 +96,15 @@ impl Shared {
         }
     }
 
-    /// Reads the branch's last verdict; one listing and one object.
-    async fn look_at_verification(&self) {
-        match Verdict::latest(&self.store, &self.settings.branch, Depth::Quick).await {
-            Ok(Some(verdict)) => {
+    /// Reads what the branch's verifications come to; one listing, and the verdicts that are new since the last full one.
+    pub(super) async fn look_at_verification(&self) {
+        let mut known = self.verdicts.lock().await;
+        match Verdict::standing(&self.store, &self.settings.branch, &mut known).await {
+            Ok(standing) => {
                 let mut outcome = self.schedule.lock();
-                outcome.verified = Some(verdict.time);
-                outcome.findings = u64::try_from(verdict.findings.len()).unwrap_or(u64::MAX);
+                outcome.verified = standing.full;
+                outcome.findings = u64::try_from(standing.findings.len()).unwrap_or(u64::MAX);
             }
-            Ok(None) => {}
             Err(error) => tracing::warn!(%error, "the last verification can't be looked up"),
         }
     }

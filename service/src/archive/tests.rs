@@ -1,6 +1,7 @@
 use std::path::PathBuf;
 
 use bytes::Bytes;
+use duramen_archive::{Depth, Finding, Verdict};
 use duramen_types::batch::Record;
 use duramen_types::{Acknowledgement, StreamName, TenantName};
 use duramen_wal::sim::SimDisk;
@@ -106,5 +107,53 @@ async fn what_was_committed_during_a_slow_cut_is_as_old_as_it_is() {
     }
     assert!(shared.cut(&opened, shard, shard.view.progress().end, false).await);
     assert_eq!(lag(), 0.0);
+    node.shutdown(Duration::from_secs(20)).await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_quick_verification_takes_back_nothing_that_a_full_one_found() {
+    let (node, _) = start().await;
+    let shared = &node.archive_task().shared;
+    node.archive_task().opened().await.unwrap();
+    let verify = async |seconds: u64, depth: Depth, keys: &[&str]| {
+        let findings =
+            keys.iter().map(|key| Finding { key: (*key).to_owned(), problem: seconds.to_string() });
+        let verdict = Verdict {
+            id: uuid::Uuid::from_u128(seconds.into()),
+            time: HybridTime::from_micros(seconds * 1_000_000),
+            depth,
+            branch: shared.settings.branch.clone(),
+            shards: vec![],
+            objects: 1,
+            bytes: 1,
+            took_ms: 1,
+            findings: findings.collect(),
+            newest: vec![],
+        };
+        verdict.write(&shared.store).await.unwrap();
+        shared.look_at_verification().await;
+        node.archive_task().observe(node.metrics().observed());
+        let page = node.metrics().render();
+        let value = |name: &str| {
+            let line = page.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
+            line.unwrap().parse::<f64>().unwrap()
+        };
+        let of = |name: &str| value(&format!("duramen_archive_verification_{name}"));
+        (of("timestamp_seconds"), of("findings"))
+    };
+    assert_eq!(
+        verify(10, Depth::Quick, &[]).await,
+        (0.0, 0.0),
+        "a quick one keeps nobody quiet for eight days"
+    );
+    assert_eq!(
+        verify(20, Depth::Full, &["a", "a", "b"]).await,
+        (20.0, 2.0),
+        "two objects, one with two problems"
+    );
+    assert_eq!(verify(30, Depth::Quick, &[]).await, (20.0, 2.0));
+    assert_eq!(verify(40, Depth::Full, &[]).await, (40.0, 0.0));
+    assert_eq!(verify(50, Depth::Quick, &["q"]).await, (40.0, 1.0));
+    assert_eq!(verify(60, Depth::Quick, &[]).await, (40.0, 0.0));
     node.shutdown(Duration::from_secs(20)).await.unwrap();
 }

@@ -151,10 +151,11 @@ metrics! {
         "When a run of `archive.snapshot_schedule` last left every changed shard with a snapshot, seconds since 1970; \
          before the first run, when the archive was opened; 0 before that.";
     ARCHIVE_VERIFIED = "duramen_archive_verification_timestamp_seconds", Kind::Gauge, "seconds", [],
-        "The time of the last verification of the branch, seconds since 1970, as of the last run of \
-         `archive.snapshot_schedule`; 0 if there was none.";
+        "The time of the last full verification of the branch (`verify --full`, also with `--since`; a quick one does not count), \
+         seconds since 1970, as of the last run of `archive.snapshot_schedule`; 0 if there was none.";
     ARCHIVE_FINDINGS = "duramen_archive_verification_findings", Kind::Gauge, "", [],
-        "Objects that the last verification found altered or missing.";
+        "Objects that a verification of the branch found altered or missing. They count until one at least as deep no longer \
+         finds them: what `verify --full` found, a quick one does not take back.";
 
     CLOCK_SKEW = "duramen_hybrid_time_skew_seconds", Kind::Gauge, "seconds", [],
         "How far the hybrid time is ahead of this machine's clock.";

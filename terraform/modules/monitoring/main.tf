@@ -22,7 +22,7 @@ locals {
     archive-failing     = { metric = "archive_failing", statistic = "Minimum", above = 0, minutes = 5, missing = "notBreaching", about = "can't use its archive: RUNBOOK.md#object-store-outage" }
     snapshot-old        = { metric = "snapshot_age", statistic = "Minimum", above = 86400, minutes = 3, missing = "notBreaching", about = "has shards without a snapshot for a day: RUNBOOK.md#snapshot-old" }
     verification-failed = { metric = "verification_findings", statistic = "Minimum", above = 0, minutes = 1, missing = "notBreaching", about = "has an archive with altered or missing objects: RUNBOOK.md#verification-failed" }
-    verification-old    = { metric = "verification_age", statistic = "Minimum", above = 691200, minutes = 3, missing = "notBreaching", about = "has an archive that was not verified for eight days: RUNBOOK.md#verification-failed" }
+    verification-old    = { metric = "verification_age", statistic = "Minimum", above = 691200, minutes = 3, missing = "notBreaching", about = "has an archive that was not verified in full for eight days: RUNBOOK.md#verification-failed" }
   }
   nodes = keys(var.autoscaling_groups)
   alarms = merge([for number in local.nodes : {

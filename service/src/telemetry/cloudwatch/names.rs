@@ -94,7 +94,7 @@ metrics! {
     "snapshot_age", "Seconds", Source::Age(prometheus::ARCHIVE_SNAPSHOT), true,
         "Since every changed shard had a snapshot.";
     "verification_age", "Seconds", Source::Unverified, true,
-        "Since the last verification of the branch that the node knows of; before the first, since the node started.";
+        "Since the last full verification of the branch that the node knows of; before the first, since the node started.";
     "verification_findings", "Count", Source::Now(prometheus::ARCHIVE_FINDINGS), true,
-        "Objects that it found altered or missing.";
+        "Objects that were found altered or missing, until a verification at least as deep no longer finds them.";
 }
