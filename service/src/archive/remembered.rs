@@ -48,9 +48,7 @@ impl Remembered {
         let mut note = Note { format_version: FORMAT_VERSION, archive, branch, ends: Vec::new() };
         let read = durable::read_file(&*disk, &path, LARGEST);
         match read.and_then(|bytes| Ok(serde_json::from_slice::<Note>(&bytes)?)) {
-            Ok(found) if (found.archive, &found.branch) == (note.archive, &note.branch) => {
-                note.ends = found.ends;
-            }
+            Ok(found) if (Note { ends: Vec::new(), ..found.clone() }) == note => note.ends = found.ends,
             Ok(_) => {}
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
             Err(error) => {
@@ -99,5 +97,32 @@ impl Shared {
             Ok(Err(error)) => tracing::debug!(%error, "up to where the shards are archived can't be noted"),
             Err(_) => {}
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use duramen_wal::sim::SimDisk;
+
+    use super::*;
+
+    #[test]
+    fn a_note_counts_for_its_own_branch_and_only_where_it_can_be_read() {
+        let disk: Arc<dyn Disk> = Arc::new(SimDisk::new(1));
+        disk.create_dir(std::path::Path::new("/data")).unwrap();
+        let path = PathBuf::from("/data/archived.json");
+        let archive = Some(ArchiveId::from_bytes([7; 16]));
+        let branch = |name: &str| BranchName::parse(name).unwrap();
+        let end = |archive, name: &str| {
+            let remembered = Remembered::load(Arc::clone(&disk), path.clone(), archive, branch(name));
+            remembered.end(ShardId::new(1)).get()
+        };
+        assert_eq!(end(archive, "main"), 0, "there is no note");
+        let ends = vec![Index::new(3), Index::new(9)];
+        let note = Note { format_version: FORMAT_VERSION, archive, branch: branch("main"), ends };
+        durable::write_file(&*disk, &path, &serde_json::to_vec_pretty(&note).unwrap()).unwrap();
+        assert_eq!((end(archive, "main"), end(archive, "other"), end(None, "main")), (9, 0, 0));
+        durable::write_file(&*disk, &path, b"{").unwrap();
+        assert_eq!(end(archive, "main"), 0, "it is damaged");
     }
 }

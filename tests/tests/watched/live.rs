@@ -79,7 +79,7 @@ fn every_query_of_every_panel_and_alert_gives_data_on_a_node_in_use() -> Result<
         format!("{}/v1/tenants/default/streams/orders/records?follow=true&from=tail", node.client_url());
     let follower = prometheus.wait_until(Deadline::after_secs(60), || Ok(ureq::get(&follow).call()?))?;
     let mut verify = Command::new(&programs()?.duramen_restore);
-    verify.args(["verify", "--archive", &bucket.archive_url("watched")]);
+    verify.args(["verify", "--full", "--archive", &bucket.archive_url("watched")]);
     let environment = bucket.environment();
     prometheus.wait_until(Deadline::after_secs(60), || run(verify.envs(environment.iter().cloned())))?;
 
