@@ -186,8 +186,7 @@ pub(crate) fn checked(checked: &CheckedStore) -> String {
         Some(archive) => {
             line!(text, "it holds archive {} with {}", archive.archive, counted(archive.shards, "shard"));
         }
-        None if checked.report.passed() => line!(text, "it holds no archive yet"),
-        None => line!(text, "whether it holds an archive could not be seen"),
+        None => line!(text, "it holds no archive yet"),
     }
     text
 }

@@ -147,7 +147,7 @@ pub async fn resume(store: &Store, to: &Path, options: &HydrateOptions) -> Resul
 /// Refuses a directory with files that no data directory has, before anything is written there; gives whether it says of itself
 /// what it is.
 fn check_empty(disk: &Arc<dyn Disk>, to: &Path) -> Result<bool> {
-    const OURS: [&str; 4] = ["LOCK", "node.json", "restore.json", "activated.json"];
+    const OURS: [&str; 5] = ["LOCK", "node.json", "restore.json", "activated.json", "archived.json"];
     let names = |dir: &Path| match disk.list(dir) {
         Ok(names) => Ok(names),
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(Vec::new()),

@@ -146,7 +146,13 @@ impl Shared {
                 *self.outdated.lock() = Some(error.clone());
                 return Err(error);
             }
-            check_own(&self.wal, &settings.branch, shard.id, log.tip()).map_err(|error| error.to_string())?;
+            if let Err(error) = check_own(&self.wal, &settings.branch, shard.id, log.tip()) {
+                // A start that is refused has lengthened the log by an entry of its own: the next one shows so.
+                if matches!(error, duramen_archiver::Error::Rival { .. }) {
+                    *self.outdated.lock() = Some(error.to_string());
+                }
+                return Err(error.to_string());
+            }
             let shard_view = view.shard(shard.id).await.map_err(text)?;
             let boundary = history.state_at(&shard_view, end).await.map_err(|error| error.to_string())?;
             let archiver = ShardArchiver::new(log, boundary, archiver.clone()).await;

@@ -23,9 +23,9 @@ use crate::shard::{Job, NotProposed, Shard, Surroundings, Waiting};
 use crate::telemetry::Metrics;
 use crate::time::HybridClock;
 
-/// How often a failure of the log is looked for.
 /// How long a start waits for what the archive says: it must not be ahead of the log.
 const FIRST_LOOK: Duration = Duration::from_secs(2);
+/// How often a failure of the log is looked for.
 const FAILURE_CHECK: Duration = Duration::from_millis(100);
 /// Memory for loaded index files of sealed ranges.
 const INDEX_CACHE: usize = 32 << 20;

@@ -193,7 +193,12 @@ fn a_directory_older_than_its_archive_is_refused() -> Result<()> {
         .archive_in_directory(&directory.path().join("archive"))
         .set("cluster.shards", "1");
     put_back(directory.path(), &settings)?;
-    refused(settings, &OLDER)
+    refused(settings.clone(), &OLDER)?;
+    // Not even for one that tries again and again, as a supervisor does.
+    for _ in 0..8 {
+        refused(settings.clone(), &["duramen-restore hydrate"])?;
+    }
+    Ok(())
 }
 
 #[test]
@@ -205,10 +210,13 @@ fn a_node_that_finds_out_late_that_its_directory_is_older_ends() -> Result<()> {
         .set("cluster.shards", "1");
     put_back(directory.path(), &settings)?;
     server.kill()?;
-    let mut node = settings.start()?;
+    let mut node = settings.clone().start()?;
     server.start_again()?;
     let status = node.process().wait(Deadline::after_secs(120))?;
     let said = node.process().output();
     ensure!(status.code() == Some(1) && OLDER.iter().all(|part| said.contains(part)), "{status}: {said}");
+    for _ in 0..4 {
+        refused(settings.clone(), &["duramen-restore hydrate"])?;
+    }
     Ok(())
 }
