@@ -125,7 +125,7 @@ fn a_line_has_the_request_and_what_it_was_about_where_queries_look_for_it() -> R
 
 #[test]
 fn messages_that_are_counted_are_written_somewhere() {
-    let source = text("service/src/cli.rs");
+    let source = text("service/src/cli.rs") + &text("service/src/node/start.rs");
     let monitoring = text("terraform/modules/monitoring/main.tf");
     let patterns: Vec<_> = monitoring.lines().filter_map(|line| line.split("pattern = \"").nth(1)).collect();
     assert_eq!(patterns.len(), 2, "{patterns:?}");
