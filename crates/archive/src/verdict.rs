@@ -109,19 +109,6 @@ impl Verdict {
         Ok(verdicts)
     }
 
-    /// The newest verdict on `branch` that is at least as deep as `depth`, whatever it found.
-    pub async fn latest(store: &Store, branch: &BranchName, depth: Depth) -> Result<Option<Self>> {
-        for key in keys(store).await?.into_iter().rev() {
-            if let Some(verdict) = Self::read(store, &key).await?
-                && verdict.branch == *branch
-                && verdict.depth >= depth
-            {
-                return Ok(Some(verdict));
-            }
-        }
-        Ok(None)
-    }
-
     /// What the verdicts on `branch` come to. `known` holds those that were read before, for the next time.
     pub async fn standing(
         store: &Store,
@@ -134,7 +121,14 @@ impl Verdict {
             let ObjectKey::Verdict { id, .. } = &key else { continue };
             let verdict = match known.remove(id) {
                 Some(verdict) => Some(verdict),
-                None => Self::read(store, &key).await?,
+                None => match Self::read(store, &key).await {
+                    // Whatever it found, what was found before it stands. `verify` names it.
+                    Err(error) if error.is_damage() => {
+                        tracing::warn!(%error, "a verdict can't be read");
+                        None
+                    }
+                    read => read?,
+                },
             };
             let Some(verdict) = verdict else { continue };
             let full = verdict.depth >= Depth::Full;
@@ -185,9 +179,8 @@ mod tests {
     use crate::store::tests::memory;
 
     #[tokio::test]
-    async fn the_latest_verdict_is_of_the_branch_and_as_deep_as_asked() {
+    async fn every_verdict_is_given_oldest_first() {
         let store = memory();
-        let main = BranchName::parse("main").unwrap();
         let verdict = |micros: u64, depth: Depth, branch: &str| Verdict {
             id: Uuid::from_u128(u128::from(micros)),
             time: HybridTime::from_micros(micros),
@@ -200,7 +193,6 @@ mod tests {
             findings: vec![],
             newest: vec![],
         };
-        assert_eq!(Verdict::latest(&store, &main, Depth::Quick).await.unwrap(), None);
         let all = [
             verdict(10, Depth::Full, "main"),
             verdict(20, Depth::Quick, "main"),
@@ -209,8 +201,6 @@ mod tests {
         for verdict in &all {
             verdict.write(&store).await.unwrap();
         }
-        assert_eq!(Verdict::latest(&store, &main, Depth::Quick).await.unwrap().as_ref(), Some(&all[1]));
-        assert_eq!(Verdict::latest(&store, &main, Depth::Full).await.unwrap().as_ref(), Some(&all[0]));
         let each = Verdict::each(&store).await.unwrap().into_iter();
         assert_eq!(each.map(|(_, verdict)| verdict.unwrap()).collect::<Vec<_>>(), all);
     }
@@ -257,5 +247,29 @@ mod tests {
         assert_eq!(standing(Depth::Quick, "main", &[]).await, of(40, 80, "a b"));
         assert_eq!(standing(Depth::Full, "main", &[("b", "")]).await, of(90, 0, "b"));
         assert_eq!(standing(Depth::Drill, "main", &[]).await, of(100, 0, ""));
+    }
+
+    #[tokio::test]
+    async fn a_verdict_that_cannot_be_read_hides_none_of_those_before_it() {
+        let store = memory();
+        let main = BranchName::parse("main").unwrap();
+        let verdict = Verdict {
+            id: Uuid::from_u128(1),
+            time: HybridTime::from_micros(10),
+            depth: Depth::Full,
+            branch: main.clone(),
+            shards: vec![],
+            objects: 3,
+            bytes: 4,
+            took_ms: 5,
+            findings: vec![Finding { key: "a".to_owned(), problem: "it is missing".to_owned() }],
+            newest: vec![],
+        };
+        verdict.write(&store).await.unwrap();
+        let newer = ObjectKey::Verdict { time: HybridTime::from_micros(20), id: Uuid::from_u128(2) };
+        store.create(&newer, Bytes::from_static(b"{}")).await.unwrap();
+        let standing = Verdict::standing(&store, &main, &mut BTreeMap::new()).await.unwrap();
+        assert_eq!(standing.full, Some(verdict.time));
+        assert_eq!(standing.findings.into_iter().collect::<Vec<_>>(), ["a"]);
     }
 }

@@ -106,7 +106,7 @@ impl Shared {
         }
         // Nothing that was purged is not archived.
         let log = self.wal.log_state(shard.id);
-        let remembered = self.remembered.end(shard.id).min(log.end);
+        let remembered = self.remembered.end(shard.id).min(shard.recovered_end);
         known.max(remembered).max(log.purged.map_or(Index::ZERO, |purged| purged.index.next()))
     }
 
