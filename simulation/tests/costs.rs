@@ -189,7 +189,7 @@ fn a_sparse_stream_is_read_with_two_requests_for_each_segment_that_has_it() {
     // On an empty disk: everything is in the archive.
     let disk = duramen_wal::sim::SimDisk::new(2);
     world.live(async {
-        config.archive.branch = branch("again");
+        config.archive.branch = Some(branch("again"));
         let node = Node::start_in(world.beside(disk.clone()), &config).await.unwrap();
         while !node.archive_status().await.unwrap().reachable {
             tokio::time::sleep(Duration::from_secs(1)).await;

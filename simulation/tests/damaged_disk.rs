@@ -175,12 +175,12 @@ impl Game {
             }
             node.archive_flush().await?;
             node.shutdown(SHUTDOWN).await?;
-            let (parent, data) = (&config.archive.branch, &config.node.data);
+            let (parent, data) = (&config.archive.branch.clone().unwrap_or_default(), &config.node.data);
             duramen_restore::hydrate(&world.store(), parent, &Target::LatestPerShard, data, &options).await?;
             anyhow::Ok(())
         })?;
         world.disk = disk;
-        config.archive.branch = branch;
+        config.archive.branch = Some(branch);
         let said = self.live(None)?;
         ensure!(said.is_none(), "what was restored does not start: {said:?}");
         Ok(())
@@ -296,7 +296,7 @@ impl Game {
             let node = Node::start_in(world.environment(), config).await?;
             node.archive_flush().await?;
             let options = VerifyOptions { record: false, ..VerifyOptions::new(Depth::Full) };
-            let branch = config.archive.branch.clone();
+            let branch = config.archive.branch.clone().unwrap_or_default();
             let verified = duramen_restore::verify(&world.store(), &branch, &options).await?;
             ensure!(verified.is_clean(), "{:?}", verified.verdict);
             node.shutdown(SHUTDOWN).await?;

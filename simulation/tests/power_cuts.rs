@@ -239,7 +239,7 @@ impl Game {
                 }
             }
             let options = VerifyOptions { record: false, ..VerifyOptions::new(Depth::Full) };
-            let branch = config.archive.branch.clone();
+            let branch = config.archive.branch.clone().unwrap_or_default();
             let report = duramen_restore::verify(&world.store(), &branch, &options).await?;
             ensure!(report.is_clean(), "the archive: {:?}", report.verdict);
             node.shutdown(SHUTDOWN).await?;
@@ -261,11 +261,11 @@ fn entering_a_branch() -> Result<()> {
         game.play_undisturbed()?;
         let world = &game.world;
         world.live(async {
-            let parent = game.config.archive.branch.clone();
+            let parent = game.config.archive.branch.clone().unwrap_or_default();
             let options = BranchOptions::default();
             duramen_restore::branch(&world.store(), &parent, Some(&name), &Target::Latest, &options).await
         })?;
-        game.config.archive.branch = name.clone();
+        game.config.archive.branch = Some(name.clone());
         game.world.disk = SimDisk::new(7);
         let operations = game.cut_next_start().context("the power failed while a branch was entered")?;
         println!("entering a branch: the power failed at each of {operations} operations");

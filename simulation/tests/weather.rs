@@ -135,7 +135,7 @@ impl Game {
             node.shutdown(SHUTDOWN).await?;
             let time = players.iter().find_map(|(player, _)| player.some_instant(random));
             let time = time.context("something was done")?;
-            let (archive, parent) = (world.store(), &config.archive.branch);
+            let (archive, parent) = (world.store(), &config.archive.branch.clone().unwrap_or_default());
             let mut weather = || store.set(bearable(Weather::random(random)));
 
             let full = VerifyOptions::new(Depth::Full);
@@ -190,7 +190,7 @@ impl Game {
             node.shutdown(SHUTDOWN).await?;
             let full = VerifyOptions { record: false, ..VerifyOptions::new(Depth::Full) };
             for (branch, disk) in [
-                (config.archive.branch.clone(), None),
+                (config.archive.branch.clone().unwrap_or_default(), None),
                 (restored.branch.clone(), Some(SimDisk::new(0))),
                 (BranchName::parse("here")?, Some(restored.disk.clone())),
             ] {
@@ -199,7 +199,7 @@ impl Game {
                 ensure!(verified.is_clean(), "{}: {:?}", what(), verified.verdict);
                 let Some(disk) = disk else { continue };
                 let mut config = config.clone();
-                config.archive.branch = branch.clone();
+                config.archive.branch = Some(branch.clone());
                 let node = Node::start_in(world.beside(disk), &config).await.with_context(what)?;
                 let log = observe::now(&node).await.with_context(what)?;
                 for (player, _) in &*players {

@@ -115,7 +115,7 @@ async fn a_branch_writes_after_its_cut_although_the_clock_is_set_back_before_its
         config.cluster.shards = 1;
         config.wal.segment_size = bytesize::ByteSize::mib(1);
         config.archive.url = Some(url.clone());
-        config.archive.branch = BranchName::parse(branch).unwrap();
+        config.archive.branch = Some(BranchName::parse(branch).unwrap());
         let (disk, clock) = (Arc::new(disk.clone()), Arc::clone(&clock));
         let environment = Environment { disk, clock, ..Environment::machine() };
         async move { Node::start_in(environment, &config).await }

@@ -76,7 +76,7 @@ async fn the_state_at_200_random_instants_is_what_a_model_says() -> Result<()> {
             duramen_restore::branch(&store, &main, Some(&name), &Target::Time(time), &options).await?;
         }
         let mut config = config(&data, &url);
-        config.archive.branch = name.clone();
+        config.archive.branch = Some(name.clone());
         let restored = Node::start(&config).await.with_context(|| format!("seed {seed}: starting {name}"))?;
         let found = observe::now(&restored).await?;
         let how = if hydrated { "hydrate" } else { "branch" };

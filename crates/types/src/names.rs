@@ -93,6 +93,13 @@ name!(
         Ok(())
     }
 );
+impl Default for BranchName {
+    /// `main`, which an archive begins with.
+    fn default() -> Self {
+        Self::parse("main").expect("it keeps the rule")
+    }
+}
+
 name!(
     /// A stream. Users name one as Kafka names topics: 1 to 249 of `[A-Za-z0-9._-]`, not `.` or `..`.
     ///

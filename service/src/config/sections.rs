@@ -124,8 +124,9 @@ section! {
         /// here, no `archived` acknowledgement, and local segments are never deleted. Credentials don't belong in
         /// it: they come from the environment, the profile or the instance.
         url: Option<String> = None;
-        /// The branch that this node writes. Exactly one cluster owns a branch.
-        branch: BranchName = BranchName::parse("main").expect("the default branch keeps the rule of names");
+        /// The branch that this node writes; exactly one cluster owns a branch. When absent: the one that the data
+        /// directory is bound to, and `main` for a new directory.
+        branch: Option<BranchName> = None;
         /// The store's endpoint, for stores other than the provider's own, like `http://127.0.0.1:9000`.
         endpoint: Option<String> = None;
         /// The bucket's region; when absent, as the environment or the profile says.

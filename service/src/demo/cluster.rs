@@ -30,9 +30,7 @@ impl Running {
         let mut config = Config::default();
         data.clone_into(&mut config.node.data);
         config.archive.url = Some(archive.to_owned());
-        if let Some(branch) = branch {
-            config.archive.branch = branch.clone();
-        }
+        config.archive.branch = branch.cloned();
         let anywhere = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
         (config.listen.clients, config.listen.admin) = (anywhere, anywhere);
         let listeners = Listeners::bind(&config.listen).await?;

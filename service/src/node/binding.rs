@@ -62,7 +62,7 @@ pub(super) async fn bind(
             Store::open(url, &options, Arc::clone(clock), random.clone()).await?
         }
     };
-    let branch = branch_of(&wanted, &config.archive.branch)?;
+    let branch = branch_of(&wanted, &config.archive)?;
     if let Some(archive) =
         known.as_ref().filter(|known| known.branch.is_some()).and_then(|known| known.archive)
     {
@@ -86,7 +86,7 @@ pub(super) async fn bind(
     }
     let identity = Identity::open_or_create(&store, wanted.shards).await?;
     duramen_failpoint::reached(Point::ClaimCreated);
-    if branch == config::Archive::default().branch {
+    if branch == BranchName::default() {
         Branch::open_or_create_root(&store, &branch, &format!("node {node}")).await?;
     } else {
         // Kept here, because a later start may have to do without the store.
@@ -106,14 +106,15 @@ pub(super) async fn bind(
     Ok((description.clone(), Some(Binding { store, description, branch })))
 }
 
-/// The branch that the directory is bound to; the configuration's where it is bound to none.
-fn branch_of(description: &NodeDescription, configured: &BranchName) -> Result<BranchName, StartError> {
-    let Some(bound) = &description.branch else { return Ok(configured.clone()) };
+/// The branch that the directory is bound to, which the configuration need not name; the configuration's where it is
+/// bound to none.
+fn branch_of(description: &NodeDescription, configured: &config::Archive) -> Result<BranchName, StartError> {
+    let Some(bound) = &description.branch else { return Ok(configured.branch.clone().unwrap_or_default()) };
     let bound = BranchName::parse(bound).map_err(|error| StartError::Other(format!("node.json: {error}")))?;
-    if *configured != bound && *configured != config::Archive::default().branch {
-        return Err(StartError::OtherBranch { bound, wanted: configured.clone() });
+    match &configured.branch {
+        Some(wanted) if *wanted != bound => Err(StartError::OtherBranch { bound, wanted: wanted.clone() }),
+        _ => Ok(bound),
     }
-    Ok(bound)
 }
 
 /// Gives every shard whose log does not begin at its first entry the state that it begins with, from the archive: where

@@ -212,7 +212,7 @@ impl Simulation {
                 life.restore(&node, players, random, report).await?;
             }
             let options = VerifyOptions { record: false, ..VerifyOptions::new(Depth::Full) };
-            let branch = life.config.archive.branch.clone();
+            let branch = life.config.archive.branch.clone().unwrap_or_default();
             let verified = duramen_restore::verify(&life.world.store(), &branch, &options).await?;
             ensure!(verified.is_clean(), "the archive: {:?}", verified.verdict);
             node.shutdown(SHUTDOWN).await?;
@@ -435,7 +435,7 @@ impl Life<'_> {
             tokio::time::sleep(Duration::from_secs(20)).await;
         }
         let name = BranchName::parse(&format!("at-{}-{}", time, report.restores))?;
-        let parent = &self.config.archive.branch;
+        let parent = &self.config.archive.branch.clone().unwrap_or_default();
         let options = BranchOptions::default();
         let made =
             duramen_restore::branch(&self.world.store(), parent, Some(&name), &Target::Time(time), &options)
@@ -447,7 +447,7 @@ impl Life<'_> {
             Err(error) => return Err(anyhow::Error::from(error).context(format!("branching at {time}"))),
         }
         let mut config = self.config.clone();
-        config.archive.branch = name;
+        config.archive.branch = Some(name);
         let machine = self.world.beside(SimDisk::new(self.simulation_seed));
         let restored = Node::start_in(machine, &config).await.context("starting on a branch")?;
         let log = observe::now(&restored).await?;

@@ -79,6 +79,24 @@ fn a_directory_of_another_node_is_refused() -> Result<()> {
 }
 
 #[test]
+fn a_directory_of_another_branch_is_not_started_as_main() -> Result<()> {
+    let (directory, _) = stopped()?;
+    let archive = directory.path().join("archive");
+    Tool::restore(&format!("file://{}", archive.display()))?.line("branch beside --latest").succeed()?;
+    let settings = NodeSettings::in_directory(&directory.path().join("beside"))
+        .archive_in_directory(&archive)
+        .set("cluster.shards", "2");
+    let mut node = settings.clone().set("archive.branch", "beside").start()?;
+    node.terminate()?;
+    let parts = ["belongs to branch beside", "the configuration names main", "leave archive.branch out"];
+    refused(settings.clone().set("archive.branch", "main"), &parts)?;
+    // Where nothing is said, the directory says it.
+    let mut node = settings.start()?;
+    ensure!(node.admin_get("/status")?.1.contains("\"branch\":\"beside\""), "{}", node.process().output());
+    Ok(())
+}
+
+#[test]
 fn a_directory_of_a_newer_version_is_refused_by_every_program_and_left_alone() -> Result<()> {
     let (directory, settings) = stopped()?;
     let data = directory.path().join("data");
