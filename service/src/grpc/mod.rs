@@ -71,11 +71,15 @@ pub(crate) async fn router(edge: &Arc<Edge>) -> Result<Router, tonic_reflection:
         reporter.set_service_status(WHOLE_SERVER, ServingStatus::NotServing).await;
     });
 
-    let reflection = tonic_reflection::server::Builder::configure()
-        .register_encoded_file_descriptor_set(FILE_DESCRIPTOR_SET)
-        .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
-        .build_v1()?;
-    Ok(Routes::new(log).add_service(health).add_service(reflection).prepare().into_axum_router())
+    let described = || {
+        tonic_reflection::server::Builder::configure()
+            .register_encoded_file_descriptor_set(FILE_DESCRIPTOR_SET)
+            .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
+    };
+    // Some tools ask in the older version only.
+    let (reflection, older) = (described().build_v1()?, described().build_v1alpha()?);
+    let routes = Routes::new(log).add_service(health).add_service(reflection).add_service(older);
+    Ok(routes.prepare().into_axum_router())
 }
 
 #[cfg(test)]

@@ -333,7 +333,7 @@ async fn health_and_reflection_are_served() {
         host: String::new(),
         message_request: Some(MessageRequest::ListServices(String::new())),
     };
-    let mut answers = ServerReflectionClient::new(channel)
+    let mut answers = ServerReflectionClient::new(channel.clone())
         .server_reflection_info(tokio_stream::once(request))
         .await
         .unwrap()
@@ -344,5 +344,21 @@ async fn health_and_reflection_are_served() {
         panic!("reflection lists services");
     };
     assert!(list.service.iter().any(|service| service.name == "duramen.v1.Log"), "{list:?}");
+
+    use tonic_reflection::pb::v1alpha;
+    let request = v1alpha::ServerReflectionRequest {
+        host: String::new(),
+        message_request: Some(v1alpha::server_reflection_request::MessageRequest::FileContainingSymbol(
+            "duramen.v1.Log".to_owned(),
+        )),
+    };
+    let mut answers = v1alpha::server_reflection_client::ServerReflectionClient::new(channel)
+        .server_reflection_info(tokio_stream::once(request))
+        .await
+        .unwrap()
+        .into_inner();
+    let answer = next(&mut answers).await.unwrap().unwrap().message_response;
+    use v1alpha::server_reflection_response::MessageResponse as Older;
+    assert!(matches!(answer, Some(Older::FileDescriptorResponse(_))), "{answer:?}");
     node.stop().await;
 }
