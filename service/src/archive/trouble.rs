@@ -78,6 +78,9 @@ impl Troubles {
 
     pub(super) fn set(&self, part: Part, message: String) {
         let now = self.clock.wall().now();
+        // Errors of a shard name it themselves.
+        let named = format!("{part}: ");
+        let message = message.strip_prefix(&named).map(str::to_owned).unwrap_or(message);
         let mut parts = self.parts.lock();
         let trouble = parts.entry(part).or_insert_with(|| Trouble { message: String::new(), since: now });
         trouble.message = message;
@@ -169,7 +172,8 @@ mod tests {
         assert_eq!((troubles.is_empty(), troubles.sentence()), (true, None));
         troubles.set(Part::Shard(ShardId::new(2)), "no answer".to_owned());
         let since = troubles.list()[0].since;
-        troubles.set(Part::Shard(ShardId::new(1)), "refused".to_owned());
+        troubles.set(Part::Shard(ShardId::new(1)), "shard 1: refused".to_owned());
+        assert_eq!(troubles.list()[0].message, "refused");
         troubles.set(Part::Shard(ShardId::new(2)), "still no answer".to_owned());
         troubles.clear(Part::Shard(ShardId::new(1)));
         troubles.clear(Part::Closing);

@@ -275,7 +275,9 @@ fn records(query: &AppendQuery, headers: &HeaderMap, body: Bytes) -> Result<Vec<
                         return Ok(raw(line));
                     }
                     let record: RecordIn = serde_json::from_slice(&line)
-                        .map_err(|error| Failure::invalid(format!("line {number} is no record: {error}")))?;
+                        .map_err(|error| Failure::invalid(format!(
+                            "line {number} is no record like {{\"value\":\"…\"}}: {error}. With raw=true each line is a value as it stands"
+                        )))?;
                     record.into_record(number)
                 })
                 .collect();

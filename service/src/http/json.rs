@@ -17,7 +17,7 @@ use crate::node::NO_TIMESTAMP;
 
 /// Bytes: a string for UTF-8 text, or an object with their Base64 form.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
-#[serde(untagged)]
+#[serde(untagged, expecting = "bytes are a string, or {\"base64\":\"…\"}")]
 pub(crate) enum Blob {
     /// UTF-8 text.
     Text(String),
