@@ -20,6 +20,9 @@ use crate::{Error, Reach, Result, Step};
 
 /// What one request brings.
 const PIECE: u64 = 8 << 20;
+/// What one call writes. A whole piece at once makes the kernel look for memory in large parts, which it has to fetch and clear
+/// first: on a virtual machine that took longer than all the rest.
+const WRITE: usize = 128 << 10;
 /// How often `restore.json` is written anew.
 const NOTE_EVERY: Duration = Duration::from_secs(2);
 
@@ -185,8 +188,10 @@ impl Work<'_> {
             let piece: Bytes = self.store.get_range(&key, at..end).await?;
             hasher.update(&piece);
             let (file, length) = (Arc::clone(file), end.saturating_sub(at));
-            blocking(&self.hydrated.join(key.to_string()), "write", move || file.write_all_at(&piece, at))
-                .await?;
+            blocking(&self.hydrated.join(key.to_string()), "write", move || {
+                write_in_parts(&file, &piece, at)
+            })
+            .await?;
             self.options.observer.tell(Step::Done { objects: 0, bytes: length });
             at = end;
         }
@@ -218,6 +223,14 @@ impl Work<'_> {
         );
         super::note(self.dir, &self.store, self.details, text)
     }
+}
+
+fn write_in_parts(file: &File, bytes: &[u8], mut at: u64) -> std::io::Result<()> {
+    for part in bytes.chunks(WRITE) {
+        file.write_all_at(part, at)?;
+        at += part.len() as u64;
+    }
+    Ok(())
 }
 
 async fn blocking<T: Send + 'static>(
