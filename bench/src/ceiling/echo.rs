@@ -19,6 +19,7 @@ use tonic::{Request, Response, Status, Streaming};
 
 use super::Echo;
 use crate::latency::{From, Latencies};
+use crate::pace::Pacer;
 
 mod proto {
     #![expect(clippy::allow_attributes, reason = "generated")]
@@ -31,6 +32,8 @@ use proto::{Ping, Pong};
 
 /// The argument with which this program is the server.
 pub const ARGUMENT: &str = "serve-echo";
+/// How long a schedule runs before what is counted.
+const WARM_UP: Duration = Duration::from_millis(200);
 /// What the server prints before its address.
 const LISTENING: &str = "listening on ";
 
@@ -114,6 +117,52 @@ pub async fn measure(
         mib_per_second: rate * size as f64 / f64::from(1 << 20),
         latency: latencies.summary(From::Call),
     })
+}
+
+/// Messages of `size` bytes, `rate` a second on a schedule over one connection, whether earlier ones are answered or not.
+///
+/// Latencies count from the moment at which a message was due, as those of a node's records do: what the machine's own pauses
+/// make of a schedule.
+#[expect(clippy::cast_precision_loss, reason = "a report has fewer digits than that")]
+pub async fn measure_schedule(server: &Server, rate: f64, size: usize, each: Duration) -> Result<Echo> {
+    let endpoint = Endpoint::from_shared(format!("http://{}", server.address))?.tcp_nodelay(true);
+    let mut client = EchoClient::new(endpoint.connect().await?);
+    let payload = Bytes::from(vec![7; size]);
+    let (requests, queued) = mpsc::channel(1 << 16);
+    let clock = SystemClock::new();
+    let pacer = Pacer::new(clock)?;
+    let due = |number: u64| Duration::from_secs_f64(number as f64 / rate);
+    let first = u64::from(pings_of(rate, WARM_UP));
+    let last = first + u64::from(pings_of(rate, each));
+    let send = async move {
+        for number in 0..last {
+            pacer.until(due(number)).await?;
+            requests.send(Ping { number, payload: payload.clone() }).await.context("the call has ended")?;
+        }
+        Ok::<_, anyhow::Error>(())
+    };
+    let receive = async {
+        let mut answers = client.echo(ReceiverStream::new(queued)).await?.into_inner();
+        let mut latencies = Latencies::new()?;
+        while let Some(pong) = answers.message().await? {
+            if pong.number >= first {
+                latencies.record(clock.monotonic().saturating_sub(due(pong.number)));
+            }
+        }
+        Ok::<_, anyhow::Error>(latencies)
+    };
+    let (sent, latencies) = tokio::join!(send, receive);
+    sent?;
+    Ok(Echo {
+        messages_per_second: rate,
+        mib_per_second: rate * size as f64 / f64::from(1 << 20),
+        latency: latencies?.summary(From::Schedule),
+    })
+}
+
+#[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "some thousands")]
+fn pings_of(rate: f64, time: Duration) -> u32 {
+    (rate * time.as_secs_f64()) as u32
 }
 
 async fn one(

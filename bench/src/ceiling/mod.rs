@@ -13,6 +13,7 @@ use serde::Serialize;
 
 use crate::latency::Summary;
 use crate::node::Archive;
+use crate::workload::{STEADY_BYTES, STEADY_RATE, TAIL_RATE};
 
 /// The ceilings; none of a part that was not measured.
 #[derive(Debug, Clone, Default, Serialize)]
@@ -29,6 +30,10 @@ pub struct Ceilings {
     pub echo_100: Option<Echo>,
     /// Messages of 100 KiB, 32 in flight on each of two connections.
     pub echo_bulk: Option<Echo>,
+    /// 8 KiB messages on the schedule of the steady workloads.
+    pub echo_steady: Option<Echo>,
+    /// 1 KiB messages on the schedule of the tail workload.
+    pub echo_tail: Option<Echo>,
     pub store: Option<Store>,
 }
 
@@ -74,6 +79,8 @@ impl Ceilings {
             echo_10: Some(echo::measure(&server, 10, 1, 1 << 10, each).await?),
             echo_100: Some(echo::measure(&server, 100, 1, 1 << 10, each).await?),
             echo_bulk: Some(echo::measure(&server, 2, 32, 100 << 10, each).await?),
+            echo_steady: Some(echo::measure_schedule(&server, STEADY_RATE, STEADY_BYTES, each).await?),
+            echo_tail: Some(echo::measure_schedule(&server, TAIL_RATE, 1 << 10, each).await?),
             store: match archive {
                 Some(archive) => Some(store::measure(archive).await?),
                 None => None,
@@ -108,6 +115,8 @@ impl Ceilings {
             ("gRPC echo: 1 KiB, 10 connections", self.echo_10),
             ("gRPC echo: 1 KiB, 100 connections", self.echo_100),
             ("gRPC echo: 100 KiB, 32 in flight on 2 connections", self.echo_bulk),
+            ("gRPC echo: 8 KiB on a schedule", self.echo_steady),
+            ("gRPC echo: 1 KiB on a schedule", self.echo_tail),
         ] {
             if let Some(echo) = echo {
                 row(name, Some(echo.messages_per_second), echo.mib_per_second, Some(echo.latency));

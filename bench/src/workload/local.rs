@@ -6,16 +6,12 @@ use anyhow::{Context, Result};
 use duramen_client::{ReadFrom, ReadOptions};
 use duramen_types::{Clock as _, Offset, StreamName, SystemClock};
 
-use super::{Bench, Workload};
+use super::{Bench, STEADY_BYTES, STEADY_RATE, TAIL_RATE, Workload};
 use crate::latency::{From, Latencies};
 use crate::node::Target;
 use crate::produce::{self, Batches, DUE_BYTES, Schedule};
 use crate::report::{Counted, Measurement, Running};
 
-/// The rate of the steady workloads: 10 MiB/s of 8 KiB records.
-const STEADY_RATE: f64 = 1280.0;
-const STEADY_BYTES: usize = 8 << 10;
-const TAIL_RATE: f64 = 10_000.0;
 /// What a catch-up reads, in bytes of values.
 const CATCH_UP_BYTES: u64 = 1 << 30;
 /// Batches of one record take longer to write.

@@ -14,6 +14,12 @@ use crate::content::Content;
 use crate::node::{Archive, Maker, OwnNode, Target};
 use crate::report::Measurement;
 
+/// The rate of the steady workloads: 10 MiB/s of 8 KiB records.
+pub const STEADY_RATE: f64 = 1280.0;
+pub const STEADY_BYTES: usize = 8 << 10;
+/// Records a second of the tail workload.
+pub const TAIL_RATE: f64 = 10_000.0;
+
 /// A workload. Those that start, stop or fill a node of their own can't be run against another one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub enum Workload {
