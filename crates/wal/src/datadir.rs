@@ -146,8 +146,7 @@ impl DataDir {
     pub fn open_unfinished(disk: Arc<dyn Disk>, root: &Path) -> Result<Self, Error> {
         let io = |action, source| Error::Io { action, path: root.to_owned(), source };
         disk.create_dir(root).map_err(|source| io("create", source))?;
-        let lock = lock(&*disk, root)?;
-        let dir = Self { disk, root: root.to_owned(), _lock: Arc::new(lock) };
+        let dir = Self::open_to_look(disk, root)?;
         for folder in [dir.wal(), dir.index(), dir.checkpoint(), dir.hydrated()] {
             dir.disk.create_dir(&folder).map_err(|source| Error::Io {
                 action: "create",
@@ -155,6 +154,13 @@ impl DataDir {
                 source,
             })?;
         }
+        Ok(dir)
+    }
+
+    /// Locks the directory, which must exist, and makes nothing in it but the lock's file.
+    pub fn open_to_look(disk: Arc<dyn Disk>, root: &Path) -> Result<Self, Error> {
+        let lock = lock(&*disk, root)?;
+        let dir = Self { disk, root: root.to_owned(), _lock: Arc::new(lock) };
         // Whatever is refused is refused now.
         dir.node()?;
         Ok(dir)

@@ -9,6 +9,7 @@ use duramen_types::{HybridTime, Index, NodeId, SegmentId, ShardId};
 use crate::catalog::Catalog;
 use crate::disk::{Disk, File};
 use crate::format::{Record, RecordView, SegmentHeader, Summary, decode_page, decode_record};
+use crate::newest::Newest;
 use crate::segment::{Footer, Frame, ScanEnd};
 use crate::table::SegmentTable;
 use crate::{Error, LogState, TailCut, segment};
@@ -87,10 +88,17 @@ pub fn inspect(disk: &dyn Disk, dir: &Path) -> Result<Report, Error> {
     // Behind the first damage the log is not what the records add up to.
     let mut sound = true;
     let opened = open_all(disk, dir, &mut report, false)?;
+    let newest = Newest::of(&disk.list(dir).map_err(|source| Error::io("list", dir, source))?);
     for (at, (path, file, header)) in opened.iter().enumerate() {
         let next_frame = opened.get(at + 1).map(|(.., header)| header.first_frame);
         let before = report.damage.len();
-        let table = match inspect_segment(path, file, header, next_frame, &mut report) {
+        let table = match inspect_segment(
+            path,
+            file,
+            header,
+            next_frame.max(Some(newest.synced_end(header))),
+            &mut report,
+        ) {
             Err(error) => {
                 let reason = unreadable(error)?;
                 if at + 1 == opened.len() && report.unread.is_none() {
@@ -191,6 +199,7 @@ fn open_all(
     let names = disk.list(dir).map_err(|source| Error::io("list", dir, source))?;
     let mut opened = Vec::new();
     let mut expected = None;
+    let mut last = None;
     for sequence in names.iter().filter_map(|name| segment::sequence_of(name)) {
         let path = segment::path(dir, sequence);
         if expected.is_some_and(|expected| expected != sequence) {
@@ -198,6 +207,7 @@ fn open_all(
             report.damage.push(Damage { file: path.clone(), offset: 0, kind: DamageKind::Missing, reason });
         }
         expected = Some(sequence + 1);
+        last = Some(sequence);
         report.unread = None;
         let file = disk.open_read(&path).map_err(|source| Error::io("open", &path, source))?;
         match segment::read_header(&file, &path) {
@@ -221,6 +231,12 @@ fn open_all(
                 report.damage.push(Damage { file: path, offset: 0, kind: DamageKind::Header, reason });
             }
         }
+    }
+    let newest = Newest::of(&names);
+    if let Some(reason) = newest.missing_after(last) {
+        let file = newest.segment(dir);
+        report.unread = Some(file.clone());
+        report.damage.push(Damage { file, offset: 0, kind: DamageKind::Missing, reason });
     }
     Ok(opened)
 }

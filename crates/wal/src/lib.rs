@@ -11,6 +11,7 @@ mod disk;
 mod error;
 pub mod format;
 mod inspect;
+mod newest;
 mod options;
 mod pages;
 mod reader;

@@ -12,6 +12,7 @@ use duramen_types::{Clock, SegmentId};
 use crate::catalog::{Catalog, Segment, SegmentIndex};
 use crate::disk::{Disk, File};
 use crate::format::{BLOCK, FRAME_HEADER_BYTES, FrameHeader, HEADER_BYTES, SegmentHeader};
+use crate::newest::Newest;
 use crate::segment::{Scan, ScanEnd};
 use crate::spare::Spare;
 use crate::table::SegmentTable;
@@ -53,6 +54,7 @@ pub(crate) struct Recovered {
     pub(crate) spares: Vec<Spare>,
     pub(crate) next_sequence: u64,
     pub(crate) next_frame: u64,
+    pub(crate) newest: Newest,
     pub(crate) report: RecoveryReport,
 }
 
@@ -147,7 +149,7 @@ pub(crate) fn recover(
         catalog.segments.insert(sequence, settled);
     }
     let spares = spares(disk, dir, &names, options, &mut report)?;
-    Ok(Recovered { catalog, spares, next_sequence, next_frame, report })
+    Ok(Recovered { catalog, spares, next_sequence, next_frame, newest: Newest::of(&names), report })
 }
 
 /// Reads every segment's ends, and the frames of those that are not sealed; changes nothing.
@@ -160,6 +162,10 @@ fn look(
     let sequences: Vec<u64> = names.iter().filter_map(|name| segment::sequence_of(name)).collect();
     if let Some(pair) = sequences.windows(2).find(|pair| pair[1] != pair[0] + 1) {
         let reason = format!("segments {} to {} are missing", pair[0] + 1, pair[1] - 1);
+        return Err(Error::Incomplete { dir: dir.to_owned(), reason });
+    }
+    let newest = Newest::of(names);
+    if let Some(reason) = newest.missing_after(sequences.last().copied()) {
         return Err(Error::Incomplete { dir: dir.to_owned(), reason });
     }
     let mut opened = Vec::new();
@@ -181,7 +187,7 @@ fn look(
     let mut following =
         opened.iter().skip(1).map(|(.., header)| header.first_frame).collect::<Vec<_>>().into_iter();
     for (path, file, len, header) in opened {
-        let state = look_at(&file, &path, &header, len, following.next())?;
+        let state = look_at(&file, &path, &header, len, following.next(), newest)?;
         found.push(Found { path, file, len, header, state });
     }
     Ok(found)
@@ -194,6 +200,7 @@ fn look_at(
     header: &SegmentHeader,
     len: u64,
     next_frame: Option<u64>,
+    newest: Newest,
 ) -> Result<FoundState, Error> {
     let why_unsealed = match segment::read_footer(file, path, header, len)? {
         Ok(footer) => {
@@ -215,7 +222,8 @@ fn look_at(
     let mut table = SegmentTable::default();
     let scan = segment::scan(file, path, header, len, &mut |frame| segment::fold(frame, path, &mut table))?;
     // A following segment, or a later frame, proves that these frames were fsynced.
-    let synced_end = next_frame.unwrap_or(0).max(scan.synced_through.saturating_add(1));
+    let said = next_frame.unwrap_or(0).max(newest.synced_end(header));
+    let synced_end = said.max(scan.synced_through.saturating_add(1));
     if scan.end_frame < synced_end {
         let reason = match scan.tail {
             ScanEnd::Broken(reason) => reason,

@@ -125,7 +125,7 @@ impl Wal {
     ) -> Result<(Self, RecoveryReport), Error> {
         options.validate()?;
         let recovered = recovery::recover(&disk, dir, &options, &*clock, &mut ids)?;
-        let writer = Writer::new(ids, recovered.next_sequence, recovered.next_frame, clock.monotonic());
+        let writer = Writer::new(ids, &recovered, clock.monotonic());
         let state = State::new(recovered.catalog, recovered.spares, &options);
         let shared = Arc::new(Shared {
             disk,

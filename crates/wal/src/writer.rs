@@ -12,7 +12,9 @@ use crate::format::{
     BLOCK, FRAME_HEADER_BYTES, FrameHeader, Record, SegmentHeader, align, body_crc, encode_record,
     encoded_len,
 };
+use crate::newest::Newest;
 use crate::options::{FrameWritten, Fsync};
+use crate::recovery::Recovered;
 use crate::shared::{Item, Shared};
 use crate::stats::{add, nanos};
 use crate::table::SegmentTable;
@@ -44,6 +46,7 @@ pub(crate) struct Writer {
     written_ticket: Ticket,
     synced_ticket: Ticket,
     last_sync: Duration,
+    newest: Newest,
     buffer: Vec<u8>,
 }
 
@@ -71,12 +74,14 @@ struct Open {
 }
 
 impl Writer {
-    pub(crate) fn new(ids: SegmentIdSource, next_sequence: u64, next_frame: u64, now: Duration) -> Self {
+    pub(crate) fn new(ids: SegmentIdSource, recovered: &Recovered, now: Duration) -> Self {
+        let Recovered { next_sequence, next_frame, newest, .. } = *recovered;
         Self {
             ids,
             open: None,
             next_sequence,
             next_frame,
+            newest,
             synced_frame: next_frame - 1,
             published: next_frame - 1,
             written_ticket: 0,
@@ -145,7 +150,9 @@ impl Writer {
         let took = now.saturating_sub(start);
         add(&shared.counters.syncs, 1);
         add(&shared.counters.sync_nanos, nanos(took));
+        let sequence = open.header.sequence;
         self.synced(shared);
+        self.newest.record(&*shared.disk, &shared.dir, sequence);
         Ok(took)
     }
 

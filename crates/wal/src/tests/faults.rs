@@ -289,6 +289,62 @@ fn a_missing_segment_is_named() {
     assert!(!inspect(&disk, Path::new(DIR)).unwrap().is_sound());
 }
 
+/// A log whose newest segment holds one frame; that segment's number.
+fn one_frame_in_the_newest(disk: &SimDisk) -> u64 {
+    let wal = fresh(disk);
+    let mut index = 0;
+    loop {
+        write(&wal, vec![entry(1, index, 1, 2000)]).unwrap();
+        index += 1;
+        let segments = wal.segments();
+        if segments.len() == 3 {
+            drop(wal);
+            disk.kill();
+            return segments[2].sequence;
+        }
+    }
+}
+
+#[test]
+fn that_the_newest_segment_is_missing_is_seen() {
+    let disk = SimDisk::new(1);
+    let newest = one_frame_in_the_newest(&disk);
+    disk.remove(&file(newest)).unwrap();
+    let error = open(&disk, options(), 2).unwrap_err();
+    assert!(error.to_string().contains("segment 3 is missing, which was the newest"), "{error}");
+    let report = inspect(&disk, Path::new(DIR)).unwrap();
+    assert_eq!((report.damage.len(), report.unread), (1, Some(file(newest))), "{:?}", report.damage);
+    disk.remove(&file(2)).unwrap();
+    let error = open(&disk, options(), 2).unwrap_err();
+    assert!(error.to_string().contains("segments 2 to 3 are missing"), "{error}");
+}
+
+#[test]
+fn the_first_frame_of_a_segment_is_not_taken_for_torn_once_it_was_fsynced() {
+    let disk = SimDisk::new(1);
+    let newest = one_frame_in_the_newest(&disk);
+    disk.flip_bit(&file(newest), crate::format::BLOCK + 100, 0).unwrap();
+    let error = open(&disk, options(), 2).unwrap_err();
+    assert!(error.to_string().contains("it was fsynced"), "{error}");
+    assert!(!inspect(&disk, Path::new(DIR)).unwrap().is_sound());
+}
+
+#[test]
+fn a_newest_segment_that_holds_nothing_is_removed_and_not_missed() {
+    let disk = SimDisk::new(1);
+    one_frame_in_the_newest(&disk);
+    // Each start opens a segment with its first frame; this one's is never fsynced.
+    let (wal, _) = open(&disk, options(), 2).unwrap();
+    wal.note(vec![Record::Committed { shard: shard(1), id: id(0, 1) }]).unwrap();
+    drop(wal);
+    disk.power_cut();
+    for seed in 3..5 {
+        let (wal, _) = open(&disk, options(), seed).unwrap();
+        drop(wal);
+        disk.kill();
+    }
+}
+
 #[test]
 fn a_log_of_another_node_is_refused() {
     let disk = SimDisk::new(1);
