@@ -119,7 +119,7 @@ async fn appends_and_reads_take_no_more_from_the_allocator_than_they_need() {
     let directory = tempfile::tempdir().unwrap();
     let mut config = Config::default();
     config.node.data = directory.path().to_owned();
-    config.cluster.shards = 1;
+    config.cluster.shards = Some(1);
     let node = Node::start(&config).await.unwrap();
     let stream = |name: &str| StreamRef {
         tenant: TenantName::parse("default").unwrap(),

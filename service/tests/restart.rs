@@ -136,7 +136,7 @@ async fn a_restart_reads_footers_names_and_checkpoints_and_not_what_they_speak_o
     let directory = tempfile::tempdir().unwrap();
     let mut config = Config::default();
     config.node.data = directory.path().to_owned();
-    config.cluster.shards = 2;
+    config.cluster.shards = Some(2);
     config.wal.segment_size = bytesize::ByteSize::mib(32);
     let stop = |node: Node| async move { node.shutdown(Duration::from_secs(30)).await.unwrap() };
 

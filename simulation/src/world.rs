@@ -125,7 +125,7 @@ impl fmt::Debug for World {
 pub fn config() -> Config {
     let mut config = Config::default();
     config.node.data = "/simulated/node".into();
-    config.cluster.shards = 2;
+    config.cluster.shards = Some(2);
     config.wal.segment_size = bytesize::ByteSize::kib(48);
     config.wal.cache = bytesize::ByteSize::kib(8);
     config.wal.checkpoint_bytes = bytesize::ByteSize::kib(6);

@@ -51,7 +51,7 @@ async fn append(node: &Node, stream: &str) {
 
 /// A stream for each of the default's shards.
 fn one_in_every_shard() -> Vec<String> {
-    let shards = Config::default().cluster.shards;
+    let shards = duramen::config::DEFAULT_SHARDS;
     let in_shard = |wanted: u16| {
         let named = |n: u32| (format!("s{n}"), stream_ref(&format!("s{n}")));
         let found = (0..)
@@ -162,7 +162,7 @@ async fn read(node: &Node, stream: &str) -> u64 {
 fn a_sparse_stream_is_read_with_two_requests_for_each_segment_that_has_it() {
     let (world, store) = world();
     let mut config = defaults();
-    config.cluster.shards = 1;
+    config.cluster.shards = Some(1);
     config.local_retention.bytes = bytesize::ByteSize::b(0);
     world.live(async {
         let node = Node::start_in(world.environment(), &config).await.unwrap();

@@ -153,7 +153,7 @@ async fn appends_go_on_while_a_read_waits_for_the_disk() -> Result<()> {
     let gate = Arc::new(Gate::default());
     let mut config = Config::default();
     config.node.data = PathBuf::from("/data");
-    config.cluster.shards = 1;
+    config.cluster.shards = Some(1);
     config.wal.segment_size = ByteSize::mib(1);
     config.wal.cache = ByteSize::kib(64);
     let disk = Arc::new(Gated { disk: SimDisk::new(1), gate: Arc::clone(&gate) });

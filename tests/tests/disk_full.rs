@@ -28,7 +28,7 @@ fn stream(n: usize) -> StreamRef {
 fn config() -> Config {
     let mut config = Config::default();
     config.node.data = Path::new("/data").to_owned();
-    config.cluster.shards = 4;
+    config.cluster.shards = Some(4);
     config.wal.segment_size = ByteSize::mib(2);
     config.wal.reserve = ByteSize::mib(2);
     config.wal.cache = ByteSize::mib(1);

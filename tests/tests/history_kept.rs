@@ -64,7 +64,7 @@ async fn the_archive_is_never_ahead_of_what_a_power_cut_leaves() -> Result<()> {
     let disk = SimDisk::new(5);
     let mut config = Config::default();
     config.node.data = PathBuf::from("/data");
-    config.cluster.shards = 1;
+    config.cluster.shards = Some(1);
     config.wal.segment_size = bytesize::ByteSize::mib(1);
     config.wal.fsync = Fsync::Interval;
     // As good as never.
@@ -112,7 +112,7 @@ async fn a_branch_writes_after_its_cut_although_the_clock_is_set_back_before_its
     let start = |disk: &SimDisk, branch: &str| {
         let mut config = Config::default();
         config.node.data = Path::new("/data").join(branch);
-        config.cluster.shards = 1;
+        config.cluster.shards = Some(1);
         config.wal.segment_size = bytesize::ByteSize::mib(1);
         config.archive.url = Some(url.clone());
         config.archive.branch = Some(BranchName::parse(branch).unwrap());

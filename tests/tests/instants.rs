@@ -22,7 +22,7 @@ const STOP: std::time::Duration = std::time::Duration::from_secs(20);
 fn config(data: &std::path::Path, archive: &str) -> Config {
     let mut config = Config::default();
     data.clone_into(&mut config.node.data);
-    config.cluster.shards = 3;
+    config.cluster.shards = Some(3);
     config.wal.segment_size = bytesize::ByteSize::mib(1);
     config.wal.reserve = bytesize::ByteSize::mib(1);
     config.archive.url = Some(archive.to_owned());

@@ -106,7 +106,7 @@ async fn local_segments_that_go_while_appends_go_on_take_nothing_along_that_is_n
     config.node.data = directory.path().join("node");
     config.archive.url = Some(format!("file://{}", directory.path().join("archive").display()));
     config.archive.segment_age = Duration::from_secs(1);
-    config.cluster.shards = 1;
+    config.cluster.shards = Some(1);
     config.wal.segment_size = bytesize::ByteSize::mib(1);
     config.log.record_limit = bytesize::ByteSize::kib(64);
     config.log.batch_limit = bytesize::ByteSize::kib(128);
@@ -150,7 +150,7 @@ async fn what_is_only_in_the_archive_is_trimmed_by_size_and_by_age_too() -> Resu
     let disk = SimDisk::new(1);
     let mut config = Config::default();
     config.node.data = PathBuf::from("/data");
-    config.cluster.shards = 1;
+    config.cluster.shards = Some(1);
     config.wal.segment_size = bytesize::ByteSize::mib(1);
     config.local_retention.bytes = bytesize::ByteSize::mib(1);
     config.archive.url = Some("memory:".to_owned());

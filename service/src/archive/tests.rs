@@ -30,7 +30,7 @@ async fn append(node: &Node, stream: &StreamRef, level: Acknowledgement) -> Hybr
 async fn start() -> (Node, StreamRef) {
     let mut config = Config::default();
     config.node.data = PathBuf::from("/data");
-    config.cluster.shards = 1;
+    config.cluster.shards = Some(1);
     config.wal.segment_size = bytesize::ByteSize::mib(1);
     config.archive.url = Some("memory:".to_owned());
     config.archive.segment_age = Duration::from_secs(3600);

@@ -15,7 +15,7 @@ use std::fmt::Write as _;
 pub use load::{Layers, Loaded, Problem, Problems, Source};
 pub use reference::reference;
 pub use sections::{
-    Archive, CloudWatch, Cluster, Listen, LocalRetention, Log, Node, Shutdown, Telemetry, Wal,
+    Archive, CloudWatch, Cluster, DEFAULT_SHARDS, Listen, LocalRetention, Log, Node, Shutdown, Telemetry, Wal,
 };
 pub use value::{Fsync, LogFormat};
 

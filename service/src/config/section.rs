@@ -25,7 +25,8 @@ impl Limits {
         Self {
             lowest: lowest.show().unwrap_or_default(),
             highest: highest.show().unwrap_or_default(),
-            kept: value >= lowest && value <= highest,
+            // What is not set keeps every limit.
+            kept: value.show().is_none() || (value >= lowest && value <= highest),
         }
     }
 }

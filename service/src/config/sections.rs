@@ -29,13 +29,17 @@ section! {
     }
 }
 
+/// The data shards of a new cluster whose configuration doesn't say.
+pub const DEFAULT_SHARDS: u16 = 8;
+
 section! {
     /// What is fixed when a cluster is created.
     Cluster ["cluster"] {
         /// How many data shards the cluster has; streams are spread over them by the hash of their names. Each
         /// is a log of its own, so more shards allow more parallelism and cost more objects in the archive. It
-        /// can't be changed once there is data: a node refuses to start with another number.
-        shards: u16 = 8, in 1 => 256;
+        /// can't be changed once there is data: a node refuses to start with another number. When absent: as the data
+        /// directory or the archive has it, and 8 where both are new.
+        shards: Option<u16> = None, in Some(1) => Some(256);
     }
 }
 
@@ -152,7 +156,7 @@ section! {
         check_interval: Duration = 60 * SECOND, in 10 * SECOND => DAY;
         /// Memory, in bytes, for blocks read from the archive.
         cache: ByteSize = ByteSize::mib(64), in ByteSize::mib(1) => ByteSize::tib(1);
-        /// How far back `as_of` and restores may go.
+        /// How far back `as_of` may go. Restores go back as far as the archive does.
         recovery_window: Duration = 30 * DAY, in 60 * SECOND => 36_500 * DAY;
     }
 }

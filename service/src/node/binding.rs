@@ -36,13 +36,13 @@ pub(super) async fn bind(
         cluster: ClusterId::from_random(random.bytes16()),
         archive: None,
         branch: None,
-        shards: config.cluster.shards,
+        shards: config.cluster.shards.unwrap_or(config::DEFAULT_SHARDS),
         created: clock.now(),
         cut: None,
     };
     let mut wanted = known.clone().unwrap_or_else(fresh);
     wanted.node = node;
-    wanted.shards = config.cluster.shards;
+    wanted.shards = config.cluster.shards.unwrap_or(wanted.shards);
     let Some(url) = &config.archive.url else {
         return match wanted.archive {
             Some(archive) => Err(StartError::NeedsArchive(archive)),
@@ -82,6 +82,13 @@ pub(super) async fn bind(
             let message =
                 format!("the archive at {} can't be used: to {} failed: {reason}", store.url(), probe.name);
             return Err(StartError::Other(message));
+        }
+    }
+    if known.is_none() && config.cluster.shards.is_none() {
+        match Identity::open(&store).await {
+            Ok(identity) => wanted.shards = identity.shards,
+            Err(duramen_archive::Error::NoArchive { .. }) => {}
+            Err(error) => return Err(error.into()),
         }
     }
     let identity = Identity::open_or_create(&store, wanted.shards).await?;
@@ -174,6 +181,9 @@ fn lacks_state(around: &Surroundings, shard: ShardId) -> bool {
     let log = around.wal.log_state(shard);
     let Some(purged) = log.purged else { return log.last.is_none() };
     let checkpoint = Checkpoint::load(&*around.disk, &around.checkpoints, shard);
-    // A damaged checkpoint is as good as none: the archive has what it held.
+    if let Err(error) = &checkpoint {
+        // As good as none: the archive has what it held.
+        tracing::warn!(%shard, %error, "the checkpoint is not used: the archive has what it held");
+    }
     !matches!(checkpoint, Ok(Some(checkpoint)) if checkpoint.state.end() > purged.index)
 }

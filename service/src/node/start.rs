@@ -398,7 +398,7 @@ mod tests {
     async fn node() -> Node {
         let mut config = Config::default();
         config.node.data = PathBuf::from("/data");
-        config.cluster.shards = 1;
+        config.cluster.shards = Some(1);
         config.wal.segment_size = bytesize::ByteSize::mib(1);
         let environment = Environment { disk: Arc::new(SimDisk::new(1)), ..Environment::machine() };
         Node::start_in(environment, &config).await.unwrap()

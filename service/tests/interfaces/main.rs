@@ -40,7 +40,7 @@ impl TestNode {
         let mut config = Config::default();
         config.node.data = directory.path().join("data");
         config.archive.url = Some(format!("file://{}", directory.path().join("archive").display()));
-        config.cluster.shards = 2;
+        config.cluster.shards = Some(2);
         config.wal.segment_size = bytesize::ByteSize::mib(32);
         config.listen.clients = "127.0.0.1:0".parse().unwrap();
         config.listen.admin = "127.0.0.1:0".parse().unwrap();

@@ -92,7 +92,7 @@ impl Simulation {
         let mut random = StdRng::seed_from_u64(seed);
         let mut config = config();
         let kib = |random: &mut StdRng, from, to| bytesize::ByteSize::kib(random.random_range(from..to));
-        config.cluster.shards = random.random_range(1..4);
+        config.cluster.shards = Some(random.random_range(1..4));
         config.wal.segment_size = bytesize::ByteSize::kib(random.random_range(5..20) * 4);
         config.wal.checkpoint_bytes = kib(&mut random, 2, 60);
         config.wal.cache = kib(&mut random, 4, 100);

@@ -238,3 +238,27 @@ fn a_node_that_finds_out_late_that_its_directory_is_older_ends() -> Result<()> {
     }
     Ok(())
 }
+
+#[test]
+fn the_number_of_shards_is_the_directorys_or_the_archives_where_nobody_says_it() -> Result<()> {
+    let (directory, _) = stopped()?;
+    let archive = directory.path().join("archive");
+    let url = format!("file://{}", archive.display());
+    Tool::restore(&url)?.line("branch beside --latest").succeed()?;
+    let hydrated = directory.path().join("hydrated");
+    Tool::restore(&url)?.args(["hydrate", "--latest", "--to"]).args([&hydrated]).succeed()?;
+    // Each as `branch` and `hydrate` print it, which is without a number.
+    let beside = NodeSettings::in_directory(&directory.path().join("beside")).set("archive.branch", "beside");
+    for settings in [NodeSettings::in_directory(&hydrated), beside] {
+        let node = settings.archive_in_directory(&archive).start()?;
+        let status = Tool::ctl(&node)?.line("status --json").succeed()?;
+        let status: serde_json::Value = serde_json::from_str(&status)?;
+        ensure!(status["shards"].as_array().map(Vec::len) == Some(3), "{status}");
+    }
+    let other = NodeSettings::in_directory(&directory.path().join("other")).archive_in_directory(&archive);
+    refused(
+        other.set("cluster.shards", "5"),
+        &["created with 2 shards", "set cluster.shards", "leave it out"],
+    )?;
+    Ok(())
+}
