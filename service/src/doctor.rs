@@ -1,6 +1,7 @@
 //! `duramen doctor`: what a stopped node's data directory holds, up to where each shard is good, what is damaged, and
 //! what to do. Changes nothing.
 
+use std::collections::BTreeSet;
 use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -8,12 +9,13 @@ use std::sync::Arc;
 use clap::Args;
 use duramen_restore::Restored;
 use duramen_types::{Index, ShardId, counted};
-use duramen_wal::datadir::DataDir;
+use duramen_wal::datadir::{DataDir, NodeDescription};
 use duramen_wal::{Disk, RealDisk};
 use serde::Serialize;
 
+use crate::archive::archived_ends;
 use crate::index::check_file;
-use crate::shard::Checkpoint;
+use crate::shard::{Checkpoint, check_recoverable};
 use crate::time::rfc3339;
 
 /// What the doctor is asked.
@@ -92,9 +94,14 @@ pub fn run(args: &DoctorArgs) -> anyhow::Result<(String, bool)> {
         args.data.display()
     );
     let disk = Arc::new(RealDisk);
-    let directory = DataDir::open_unfinished(disk.clone(), &args.data)?;
+    let directory = DataDir::open_to_look(disk.clone(), &args.data)?;
     let node = directory.node()?;
-    let report = duramen_wal::inspect(&*disk, &directory.wal())?;
+    let has_log = directory.wal().is_dir();
+    let report = if has_log {
+        duramen_wal::inspect(&*disk, &directory.wal())?
+    } else {
+        duramen_wal::Report::default()
+    };
     let mut damage: Vec<Damage> = report
         .damage
         .iter()
@@ -105,18 +112,44 @@ pub fn run(args: &DoctorArgs) -> anyhow::Result<(String, bool)> {
         })
         .collect();
     let mut shards = Vec::new();
-    for (shard, log) in &report.shards {
+    let mut bad_checkpoints = Vec::new();
+    // What the log has lost, as far as others than the log tell.
+    let mut lost = Vec::new();
+    let noted = archived_ends(&directory.archived());
+    for shard in shards_of(&report, node.as_ref()) {
+        let log = report.shards.get(&shard).cloned().unwrap_or_default();
+        let path = Checkpoint::path(&directory.checkpoint(), shard);
+        let file = path.display().to_string();
         let (checkpoint_end, checkpoint_problem) =
-            match Checkpoint::load(&*disk, &directory.checkpoint(), *shard) {
-                Ok(checkpoint) => (checkpoint.map(|checkpoint| checkpoint.state.end()), None),
-                Err(error) => (None, Some(error.to_string())),
+            match Checkpoint::load(&*disk, &directory.checkpoint(), shard) {
+                Ok(checkpoint) => {
+                    let meets = checkpoint
+                        .as_ref()
+                        .map(|found| check_recoverable(&found.state, log.purged, log.last));
+                    if let Some(Err(error)) = meets {
+                        lost.push(Damage { file, offset: 0, problem: error.to_string() });
+                    }
+                    (checkpoint.map(|checkpoint| checkpoint.state.end()), None)
+                }
+                Err(error) => {
+                    let problem = error.to_string();
+                    bad_checkpoints.push(Damage { file, offset: 0, problem: problem.clone() });
+                    (None, Some(problem))
+                }
             };
-        if let Some(problem) = &checkpoint_problem {
-            let file = Checkpoint::path(&directory.checkpoint(), *shard).display().to_string();
-            damage.push(Damage { file, offset: 0, problem: problem.clone() });
+        let archived = noted.get(usize::from(shard.get())).copied().unwrap_or_default();
+        if archived > log.end && lost.is_empty() {
+            let problem = format!(
+                "shard {shard}: it was archived to index {archived}, and the log here ends at {}: it has lost entries",
+                log.end
+            );
+            lost.push(Damage { file: directory.wal().display().to_string(), offset: 0, problem });
+        }
+        if !report.shards.contains_key(&shard) && checkpoint_end.is_none() && checkpoint_problem.is_none() {
+            continue;
         }
         shards.push(ShardFound {
-            shard: *shard,
+            shard,
             first: log.first,
             end: log.end,
             committed: log.committed.map(|id| id.index.next()),
@@ -154,7 +187,15 @@ pub fn run(args: &DoctorArgs) -> anyhow::Result<(String, bool)> {
         }
     }
     let index = damaged_index_files(&*disk, &directory.index())?;
-    if !damage.is_empty() {
+    if !lost.is_empty() {
+        let data = args.data.display();
+        advice.push(format!(
+            "run `duramen-restore repair --data {data} --archive URL`. Where that finds nothing damaged, the rest of the log is \
+             not here any more: `duramen-archiver run --data {data} --archive URL` archives what is left, and \
+             `duramen-restore hydrate --latest` rebuilds the node in another directory"
+        ));
+        damage.append(&mut lost);
+    } else if !damage.is_empty() {
         advice.push(format!(
             "run `duramen-restore repair --data {} --archive URL`: it rebuilds the log from the archive and from every \
              valid frame here, and says what, if anything, is gone",
@@ -169,8 +210,17 @@ pub fn run(args: &DoctorArgs) -> anyhow::Result<(String, bool)> {
         damage.push(Damage { file: file.display().to_string(), offset: 0, problem });
     }
     let sound = advice.is_empty();
+    if !bad_checkpoints.is_empty() {
+        advice.push(
+            "a damaged checkpoint is made anew at the next start: from the log or, where the log doesn't begin at its first \
+             entry, from the archive, which has to answer then"
+                .to_owned(),
+        );
+        damage.append(&mut bad_checkpoints);
+    }
     if sound {
-        advice.push("nothing: a node can start on it".to_owned());
+        let nothing = if advice.is_empty() { "nothing" } else { "nothing more" };
+        advice.push(format!("{nothing}: a node can start on it"));
     }
     let diagnosis = Diagnosis {
         directory: args.data.display().to_string(),
@@ -198,6 +248,12 @@ pub fn run(args: &DoctorArgs) -> anyhow::Result<(String, bool)> {
     let text =
         if args.json { serde_json::to_string_pretty(&diagnosis)? + "\n" } else { describe(&diagnosis)? };
     Ok((text, sound))
+}
+
+/// The shards that the log knows, and those that the node has, in order.
+fn shards_of(report: &duramen_wal::Report, node: Option<&NodeDescription>) -> BTreeSet<ShardId> {
+    let has = node.map_or(0..0, |node| 0..node.shards.saturating_add(1)).map(ShardId::new);
+    report.shards.keys().copied().chain(has).collect()
 }
 
 /// Index files that can't be read, and why. A node starts with them, and fails to read what they cover.

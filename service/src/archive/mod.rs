@@ -38,6 +38,8 @@ use crate::shard::Shard;
 use crate::telemetry::Metrics;
 use crate::time::HybridClock;
 
+pub(crate) use remembered::archived_ends;
+
 pub use open::{ClaimError, claim, open_history, store_options};
 
 /// How long an operation waits for an archive that is being opened.

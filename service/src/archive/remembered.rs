@@ -29,6 +29,14 @@ struct Note {
     ends: Vec<Index>,
 }
 
+/// The ends in a note, by shard, for those who only look; none, where it is gone or can't be read.
+pub(crate) fn archived_ends(path: &std::path::Path) -> Vec<Index> {
+    let read = durable::read_file(&duramen_wal::RealDisk, path, LARGEST);
+    read.ok()
+        .and_then(|bytes| serde_json::from_slice::<Note>(&bytes).ok())
+        .map_or_else(Vec::new, |note| note.ends)
+}
+
 /// The note of a node.
 #[derive(Debug)]
 pub(super) struct Remembered {

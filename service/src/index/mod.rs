@@ -67,12 +67,12 @@ pub fn page_cache(bytes: usize) -> PageCache {
 pub enum Error {
     #[error(
         "{} can't be read: {source}; check the disk. If it can't read this file any more, stop the node, delete it and start \
-         the node: what it covered is read from the archive, once it is there",
+         the node: it is made anew from the log, or what it covered is read from the archive once it is there",
         path.display()
     )]
     Io { path: PathBuf, source: io::Error },
-    #[error("{} is damaged ({source}); stop the node, delete it and start the node: what it \
-             covered is read from the archive, once it is there", path.display())]
+    #[error("{} is damaged ({source}); stop the node, delete it and start the node: it is \
+             made anew from the log, or what it covered is read from the archive once it is there", path.display())]
     Damaged { path: PathBuf, source: duramen_types::DecodeError },
 }
 
@@ -147,6 +147,12 @@ impl HotIndex {
         }
         let inner = Inner { sealed: Arc::new(sealed), open: Chunk::new(shard, end) };
         Ok(Self { shard, disk, directory: directory.to_owned(), cache, inner: RwLock::new(inner) })
+    }
+
+    /// The first entry that it covers.
+    pub fn first(&self) -> Index {
+        let inner = self.inner.read();
+        inner.sealed.front().map_or(inner.open.entries.start, |part| part.first)
     }
 
     /// Records that entry `index` is applied, with the batches it appended.

@@ -86,9 +86,31 @@ impl Shard {
         };
         check_recoverable(&state, log.purged, log.last)?;
 
-        let index =
-            HotIndex::open(Arc::clone(&around.disk), &around.index, id, state.end(), around.pages.clone())
-                .map_err(io_error)?;
+        let open_index = |end| {
+            HotIndex::open(Arc::clone(&around.disk), &around.index, id, end, around.pages.clone())
+                .map_err(io_error)
+        };
+        let mut index = open_index(state.end())?;
+        let first = first_of(log.purged);
+        let (state, membership) = match index.first() {
+            covered if covered <= first => (state, membership),
+            covered if log.purged.is_none() => {
+                tracing::warn!(
+                    shard = %id,
+                    "index files of entries before {covered} are missing: the whole log is here and is replayed"
+                );
+                index = open_index(Index::ZERO)?;
+                (ShardState::new(id), sole_voter(around.node.get(), None))
+            }
+            covered => {
+                tracing::warn!(
+                    shard = %id,
+                    "index files of entries {first} to before {covered} are missing: they are read from the archive, those that \
+                     are not archived yet as soon as they are"
+                );
+                (state, membership)
+            }
+        };
         let view = Arc::new(View::new(state, index));
         let store = LogStore::new(id, around.wal.clone());
         let checkpoints = Checkpoints::new(
@@ -215,12 +237,21 @@ pub fn seed(around: &Surroundings, state: ShardState, log: &LogState) -> io::Res
     Ok(records)
 }
 
+/// Where a log begins.
+fn first_of(purged: Option<EntryId>) -> Index {
+    purged.map_or(Index::ZERO, |id| id.index.next())
+}
+
 /// Refuses a checkpoint and a log that do not meet.
-fn check_recoverable(state: &ShardState, purged: Option<EntryId>, last: Option<EntryId>) -> io::Result<()> {
+pub(crate) fn check_recoverable(
+    state: &ShardState,
+    purged: Option<EntryId>,
+    last: Option<EntryId>,
+) -> io::Result<()> {
     let shard = state.shard();
     let refuse = |reason: String| Err(io::Error::new(io::ErrorKind::InvalidData, reason));
     let end = last.max(purged).map_or(Index::ZERO, |id| id.index.next());
-    let first = purged.map_or(Index::ZERO, |id| id.index.next());
+    let first = first_of(purged);
     if state.end() > end {
         return refuse(format!(
             "shard {shard}: its checkpoint ends at index {}, its log already at {end}: the log has lost entries. Run \
