@@ -70,9 +70,7 @@ pub(crate) async fn run(cli: Cli) -> Result {
                 None => duramen_restore::resume(&store, &to, &options).await?,
             };
             drop(progress);
-            print::show(&common, &report, || {
-                print::hydrated(&report, &archive(&common, &report.plan), &to, dry_run)
-            })?;
+            print::show(&common, &report, || print::hydrated(&report, &archive(&common, &report.plan), &to))?;
             Ok(Outcome::Done)
         }
         Command::Verify { on, quick: _, full, since, parallelism, dry_run } => {

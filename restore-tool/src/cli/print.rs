@@ -135,14 +135,17 @@ pub(crate) fn branch(report: &BranchReport, archive: &str, dry_run: bool) -> Str
     text
 }
 
-pub(crate) fn hydrated(report: &HydrateReport, archive: &str, to: &Path, dry_run: bool) -> String {
+pub(crate) fn hydrated(report: &HydrateReport, archive: &str, to: &Path) -> String {
     let mut text = plan(&report.plan);
     let (name, to) = (&report.branch, to.display());
-    if dry_run {
-        line!(text, "nothing was written; {to} would be filled, as branch {name}");
+    let (fetched, present) = (reach(report.fetched), reach(report.present));
+    if report.dry_run {
+        let what = if report.resumed { "the restore would go on" } else { "it would be filled," };
+        line!(text, "{to}: {what} as branch {name}");
+        line!(text, "nothing was written; {fetched} would be downloaded; {present} are there");
         return text;
     }
-    line!(text, "downloaded {}; {} were there", reach(report.fetched), reach(report.present));
+    line!(text, "downloaded {fetched}; {present} were there");
     line!(
         text,
         "{to} is ready as branch {name}: start a node with `duramen serve --data {to} --archive {archive}`"

@@ -7,7 +7,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use duramen_archive::{BranchView, ObjectKey, SegmentError, ShardView, Store, ViewRow, ViewSnapshot};
 use duramen_failpoint::Point;
-use duramen_types::{ArchiveId, Hash, Index, ShardId, counted};
+use duramen_types::{ArchiveId, Hash, Index, counted};
 use duramen_wal::datadir::DataDir;
 use duramen_wal::durable::Staged;
 use duramen_wal::{Disk, File};
@@ -16,7 +16,7 @@ use tokio::sync::Mutex;
 
 use super::{Details, HydrateOptions, MAX_PARALLELISM};
 use crate::object::{DiskSource, open_segment};
-use crate::{Error, Reach, Result, Step};
+use crate::{Error, Plan, Reach, Result, Step};
 
 /// What one request brings.
 const PIECE: u64 = 8 << 20;
@@ -89,27 +89,45 @@ pub(super) async fn fetch(
         details,
         progress: Mutex::new((Fetched::default(), view.store().clock().monotonic())),
     };
-    let mut shards = Vec::new();
-    for shard in view.shard_ids() {
-        shards.push((shard, view.shard(shard).await?));
-    }
-    let wanted = stream::iter(shards.into_iter().map(Ok)).and_then(async |(shard, rows)| {
-        let end =
-            details.plan.shards.iter().find(|planned| planned.shard == shard).map(|planned| planned.cut.end);
-        objects(shard, rows, end.unwrap_or_default()).await
-    });
+    let wanted = wanted(view, &details.plan).await?;
     let parallelism = options.parallelism.clamp(1, MAX_PARALLELISM);
-    wanted.try_flatten().try_for_each_concurrent(parallelism, |wanted| work.have(wanted)).await?;
+    wanted.try_for_each_concurrent(parallelism, |wanted| work.have(wanted)).await?;
     let (fetched, _) = work.progress.into_inner();
     Ok(fetched)
 }
 
+/// Counts what [`fetch`] would bring into `hydrated`, and what is there; changes nothing.
+pub(super) async fn count(
+    view: &BranchView,
+    disk: &Arc<dyn Disk>,
+    hydrated: &Path,
+    plan: &Plan,
+) -> Result<Fetched> {
+    let mut counted = Fetched::default();
+    let mut wanted = std::pin::pin!(wanted(view, plan).await?);
+    while let Some(wanted) = wanted.try_next().await? {
+        let path = hydrated.join(wanted.key().to_string());
+        let there = is_present(disk, &path, wanted.bytes()).await?;
+        let side = if there { &mut counted.present } else { &mut counted.fetched };
+        *side = side.plus(wanted.reach());
+    }
+    Ok(counted)
+}
+
+/// The objects that hold the history up to the plan's cut, shard by shard.
+async fn wanted(view: &BranchView, plan: &Plan) -> Result<impl futures::Stream<Item = Result<Wanted>>> {
+    let mut shards = Vec::new();
+    for shard in view.shard_ids() {
+        let planned = plan.shards.iter().find(|planned| planned.shard == shard);
+        let end = planned.map(|planned| planned.cut.end).unwrap_or_default();
+        shards.push((end, view.shard(shard).await?));
+    }
+    let shards = stream::iter(shards.into_iter().map(Ok));
+    Ok(shards.and_then(async |(end, rows)| objects(rows, end).await).try_flatten())
+}
+
 /// The objects of one shard that hold its history before `end`, in order; one manifest page in memory.
-async fn objects(
-    _shard: ShardId,
-    rows: ShardView,
-    end: Index,
-) -> Result<impl futures::Stream<Item = Result<Wanted>>> {
+async fn objects(rows: ShardView, end: Index) -> Result<impl futures::Stream<Item = Result<Wanted>>> {
     let snapshot = rows.snapshot_at(end).await?.map(|snapshot| Ok(Wanted::Snapshot(snapshot)));
     let cursor = rows.cursor(Index::ZERO, None);
     let segments = stream::try_unfold(cursor, move |mut cursor| async move {
@@ -134,7 +152,7 @@ impl Work<'_> {
     /// Makes sure that the object is there under its name, which it gets only when it is whole and verified.
     async fn have(&self, wanted: Wanted) -> Result<()> {
         let path = self.hydrated.join(wanted.key().to_string());
-        if self.is_present(&path, wanted.bytes()).await? {
+        if is_present(&self.disk, &path, wanted.bytes()).await? {
             self.options.observer.tell(Step::Done { objects: 1, bytes: wanted.bytes() });
             return self.count(&wanted, false).await;
         }
@@ -155,16 +173,6 @@ impl Work<'_> {
         duramen_failpoint::reached(Point::HydrateStored);
         self.options.observer.tell(Step::Done { objects: 1, bytes: 0 });
         self.count(&wanted, true).await
-    }
-
-    async fn is_present(&self, path: &Path, bytes: u64) -> Result<bool> {
-        let (disk, at) = (Arc::clone(&self.disk), path.to_owned());
-        let found = move || match disk.open_read(&at) {
-            Ok(file) => file.len().map(|len| len == bytes),
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(false),
-            Err(error) => Err(error),
-        };
-        blocking(path, "look at", found).await
     }
 
     async fn stage(&self, path: &Path) -> Result<Staged> {
@@ -223,6 +231,16 @@ impl Work<'_> {
         );
         super::note(self.dir, &self.store, self.details, text)
     }
+}
+
+async fn is_present(disk: &Arc<dyn Disk>, path: &Path, bytes: u64) -> Result<bool> {
+    let (disk, at) = (Arc::clone(disk), path.to_owned());
+    let found = move || match disk.open_read(&at) {
+        Ok(file) => file.len().map(|len| len == bytes),
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(false),
+        Err(error) => Err(error),
+    };
+    blocking(path, "look at", found).await
 }
 
 fn write_in_parts(file: &File, bytes: &[u8], mut at: u64) -> std::io::Result<()> {

@@ -9,6 +9,7 @@
 //! 4. `node.json` binds the directory to the branch, with a cluster id of its own.
 //! 5. The activation marker makes it startable.
 
+mod dry_run;
 mod fetch;
 
 use std::path::Path;
@@ -40,7 +41,7 @@ pub struct HydrateOptions {
     pub parallelism: usize,
     /// Who creates the branch, for people.
     pub creator: String,
-    /// Plan only, and write nothing.
+    /// Say what would be done, and write nothing: whatever the restore refuses is refused.
     pub dry_run: bool,
     pub observer: Observer,
     /// The disk that the directory is on.
@@ -67,7 +68,9 @@ impl HydrateOptions {
 pub struct HydrateReport {
     pub branch: BranchName,
     pub plan: Plan,
-    /// Objects that this run downloaded, and those that an earlier run had.
+    /// Whether nothing was written.
+    pub dry_run: bool,
+    /// Objects that this run downloaded, and those that an earlier run had. Of a dry run: that it would download.
     pub fetched: Reach,
     pub present: Reach,
     /// Whether an earlier run had begun.
@@ -102,14 +105,10 @@ pub async fn hydrate(
     to: &Path,
     options: &HydrateOptions,
 ) -> Result<HydrateReport> {
-    if options.dry_run {
-        let view = BranchView::open(store, parent).await?;
-        let plan = plan(&view, target).await?;
-        let branch = options.branch.clone().unwrap_or_else(|| default_name(parent, plan.time));
-        let (fetched, present) = (Reach::default(), Reach::default());
-        return Ok(HydrateReport { branch, plan, fetched, present, resumed: false, note: None });
-    }
     if !check_empty(&options.disk, to)? {
+        if options.dry_run {
+            return dry_run::of_new(store, parent, target, to, options).await;
+        }
         // Nothing is made there before it can say that a restore has begun: until then it is as empty as it was.
         let guard = Guard::place(store, parent, &format!("being restored to {}", to.display())).await?;
         let begun = begin(store, parent, target, to, options).await;
@@ -126,7 +125,7 @@ pub async fn hydrate(
             let started = format!("branch {} at {}", details.parent, when::format(details.plan.time));
             return Err(Error::OtherRestore { dir: to.to_owned(), started });
         }
-        return finish(store, &dir, details, true, options).await;
+        return go_on(store, &dir, details, options).await;
     }
     let found = match dir.node()? {
         Some(node) => format!("node.json of node {}", node.node),
@@ -137,11 +136,28 @@ pub async fn hydrate(
 
 /// Finishes the restore that was begun in `to`, whatever its target was; see [`hydrate`].
 pub async fn resume(store: &Store, to: &Path, options: &HydrateOptions) -> Result<HydrateReport> {
-    check_empty(&options.disk, to)?;
+    let nothing = || Error::NothingToResume { dir: to.to_owned() };
+    // Opening would create it.
+    if !check_empty(&options.disk, to)? {
+        return Err(nothing());
+    }
     let dir = DataDir::open_unfinished(Arc::clone(&options.disk), to)?;
-    let Some(restore) = dir.restore()? else { return Err(Error::NothingToResume { dir: to.to_owned() }) };
+    let restore = dir.restore()?.ok_or_else(nothing)?;
     let details = details_of(&dir, &restore)?;
-    finish(store, &dir, details, true, options).await
+    go_on(store, &dir, details, options).await
+}
+
+/// Finishes a restore that was begun, or says what that would be.
+async fn go_on(
+    store: &Store,
+    dir: &DataDir,
+    details: Details,
+    options: &HydrateOptions,
+) -> Result<HydrateReport> {
+    match options.dry_run {
+        true => dry_run::of_begun(store, dir, details, options).await,
+        false => finish(store, dir, details, true, options).await,
+    }
 }
 
 /// Refuses a directory with files that no data directory has, before anything is written there; gives whether it says of itself
@@ -182,7 +198,7 @@ fn details_of(dir: &DataDir, restore: &RestoreDescription) -> Result<Details> {
     }
 }
 
-/// Chooses the cut and the names, and writes them down: the beginning of a restore.
+/// Writes down what is chosen, and creates the branch: the beginning of a restore.
 async fn begin(
     store: &Store,
     parent: &BranchName,
@@ -190,6 +206,25 @@ async fn begin(
     to: &Path,
     options: &HydrateOptions,
 ) -> Result<(DataDir, Details)> {
+    let (view, details) = choose(store, parent, target, options).await?;
+    let dir = DataDir::open_unfinished(Arc::clone(&options.disk), to)?;
+    if dir.restore()?.is_some() || dir.node()?.is_some() {
+        let found = "another restore or node began there meanwhile".to_owned();
+        return Err(Error::NotEmpty { dir: to.to_owned(), found });
+    }
+    note(&dir, store, &details, "nothing is downloaded yet".to_owned())?;
+    duramen_failpoint::reached(Point::HydrateNoted);
+    create_branch(store, &view, &details, &options.creator).await?;
+    Ok((dir, details))
+}
+
+/// Chooses the cut and the names, which may be taken by nobody else; writes nothing.
+async fn choose(
+    store: &Store,
+    parent: &BranchName,
+    target: &Target,
+    options: &HydrateOptions,
+) -> Result<(BranchView, Details)> {
     let view = BranchView::open(store, parent).await?;
     let plan = plan(&view, target).await?;
     let branch = match &options.branch {
@@ -209,15 +244,7 @@ async fn begin(
     if let Some(found) = Branch::open_if_present(store, &details.branch).await? {
         check_same(store, &found, view.branch(), &details).await?;
     }
-    let dir = DataDir::open_unfinished(Arc::clone(&options.disk), to)?;
-    if dir.restore()?.is_some() || dir.node()?.is_some() {
-        let found = "another restore or node began there meanwhile".to_owned();
-        return Err(Error::NotEmpty { dir: to.to_owned(), found });
-    }
-    note(&dir, store, &details, "nothing is downloaded yet".to_owned())?;
-    duramen_failpoint::reached(Point::HydrateNoted);
-    create_branch(store, &view, &details, &options.creator).await?;
-    Ok((dir, details))
+    Ok((view, details))
 }
 
 /// The name, or the name with a number, if it is taken: several directories may be restored from one instant.
@@ -260,11 +287,7 @@ async fn finish(
     resumed: bool,
     options: &HydrateOptions,
 ) -> Result<HydrateReport> {
-    let identity = Identity::open(store).await?;
-    if identity.archive != details.archive {
-        let (url, dir) = (Arc::clone(store.url()), dir.root().to_owned());
-        return Err(Error::OtherArchive { dir, url, expected: details.archive, found: identity.archive });
-    }
+    let identity = identity(store, dir, &details).await?;
     let mut trouble = None;
     if resumed {
         trouble = ensure_branch(store, &details, options).await?;
@@ -285,8 +308,28 @@ async fn finish(
     duramen_failpoint::reached(Point::HydrateBound);
     dir.activate(store.clock().now())?;
     duramen_failpoint::reached(Point::HydrateActivated);
-    let fetch::Fetched { fetched, present } = fetched;
-    Ok(HydrateReport { branch: details.branch, plan: details.plan, fetched, present, resumed, note: trouble })
+    Ok(report(details, fetched, resumed, false, trouble))
+}
+
+fn report(
+    details: Details,
+    fetched: fetch::Fetched,
+    resumed: bool,
+    dry_run: bool,
+    note: Option<String>,
+) -> HydrateReport {
+    let (Details { branch, plan, .. }, fetch::Fetched { fetched, present }) = (details, fetched);
+    HydrateReport { branch, plan, dry_run, fetched, present, resumed, note }
+}
+
+/// The archive's identity, which must be the one that the restore began with.
+async fn identity(store: &Store, dir: &DataDir, details: &Details) -> Result<Identity> {
+    let identity = Identity::open(store).await?;
+    if identity.archive == details.archive {
+        return Ok(identity);
+    }
+    let (url, dir) = (Arc::clone(store.url()), dir.root().to_owned());
+    Err(Error::OtherArchive { dir, url, expected: details.archive, found: identity.archive })
 }
 
 /// The branch may be missing where the first run was interrupted just before its PUT: the plan is then checked again.

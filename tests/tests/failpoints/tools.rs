@@ -234,3 +234,98 @@ fn a_program_killed_at_any_step_completes_when_it_is_run_again() -> Result<()> {
     });
     Ok(())
 }
+
+/// Everything below a directory with its bytes, but for the lock file, which says who looked last.
+fn contents(directory: &Path) -> Result<Vec<(PathBuf, Vec<u8>)>> {
+    let mut found = Vec::new();
+    if !directory.exists() {
+        return Ok(found);
+    }
+    found.push((directory.to_owned(), Vec::new()));
+    for file in std::fs::read_dir(directory)? {
+        let path = file?.path();
+        if path.is_dir() {
+            found.extend(contents(&path)?);
+        } else if path.file_name().is_none_or(|name| name != "LOCK") {
+            found.push((path.clone(), std::fs::read(&path)?));
+        }
+    }
+    found.sort();
+    Ok(found)
+}
+
+#[test]
+fn a_dry_run_of_a_restore_changes_nothing_and_is_refused_where_the_restore_is() -> Result<()> {
+    let base = Base::new()?;
+    let copied = base.copied()?;
+    let hydrate = |to: &str, line: &str| {
+        Ok::<_, anyhow::Error>(copied.restore()?.line("hydrate --to").args([copied.at(to)]).line(line))
+    };
+    let untouched = |tool: &Tool| {
+        let before = contents(copied.directory.path())?;
+        let ran = tool.run()?;
+        ensure!(contents(copied.directory.path())? == before, "something was written: {ran:?}");
+        Ok::<_, anyhow::Error>(ran)
+    };
+    let counted = |said: &str| -> Result<(u64, u64, bool)> {
+        let said: serde_json::Value = serde_json::from_str(said)?;
+        let objects = |of: &str| -> Result<u64> {
+            let number = |what: &str| said[of][what].as_u64().with_context(|| format!("{of} of {said}"));
+            Ok(number("segments")? + number("snapshots")?)
+        };
+        Ok((objects("fetched")?, objects("present")?, said["dry_run"].as_bool().context("dry_run")?))
+    };
+
+    // Into a new directory: everything.
+    let planned = untouched(&hydrate("new", "--latest --dry-run --json")?)?;
+    let (all, present, is_dry) = counted(&planned.stdout)?;
+    ensure!(all > 3 && present == 0 && is_dry, "{planned:?}");
+    let nothing_begun = untouched(&hydrate("new", "--dry-run")?)?;
+    ensure!(
+        nothing_begun.code == 5 && nothing_begun.stderr.contains("no interrupted restore"),
+        "{nothing_begun:?}"
+    );
+    ensure!(untouched(&hydrate("new", "")?)?.code == 5, "there is nothing to go on with");
+
+    // Into one that is half restored, before and after its branch was made: what is left of it.
+    for (name, point, stored) in [("noted", Point::HydrateNoted, 0), ("half", Point::HydrateStored, 1)] {
+        killed(&hydrate(name, &format!("--latest --parallelism 1 --new-branch {name}"))?, point, stored)?;
+        let stored = u64::from(stored) + u64::from(point == Point::HydrateStored);
+        let todo = untouched(&hydrate(name, "--dry-run --json")?)?;
+        ensure!(counted(&todo.stdout)? == (all - stored, stored, true), "{name}: {todo:?}");
+        let todo = untouched(&hydrate(name, "--dry-run")?)?;
+        let would = format!("would go on as branch {name}");
+        ensure!(todo.stdout.contains("nothing was written") && todo.stdout.contains(&would), "{todo:?}");
+        ensure!(!copied.at(name).join("activated.json").exists(), "it was restored: {todo:?}");
+        // The same target goes on, another one is another restore.
+        let same = untouched(&hydrate(name, "--latest --dry-run --json")?)?;
+        ensure!(counted(&same.stdout)? == (all - stored, stored, true), "{name}: {same:?}");
+        let other = untouched(&hydrate(name, "--latest-per-shard --dry-run")?)?;
+        ensure!(other.code == 1 && other.stderr.contains("the beginning of another restore"), "{other:?}");
+        ensure!(
+            hydrate(name, "--latest-per-shard")?.run()?.stderr == other.stderr,
+            "the restore says something else"
+        );
+    }
+
+    // One that is finished, one of a node, one of something else, and a name that is taken.
+    let done = counted(&hydrate("half", "--json")?.succeed()?)?;
+    ensure!(done == (all - 2, 2, false), "{done:?}");
+    std::fs::create_dir(copied.at("foreign"))?;
+    std::fs::File::create(copied.at("foreign/notes.txt"))?;
+    for (to, line, says) in [
+        ("half", "", "is restored already, as branch half"),
+        ("half", "--latest", "is restored already, as branch half"),
+        ("data", "--latest", "is not empty"),
+        ("data", "", "is not empty"),
+        ("foreign", "--latest", "it has \"notes.txt\""),
+        ("foreign", "", "it has \"notes.txt\""),
+        ("new", "--latest --new-branch main", "branch main"),
+    ] {
+        let dry = untouched(&hydrate(to, &format!("{line} --dry-run"))?)?;
+        let real = hydrate(to, line)?.run()?;
+        ensure!(dry.code != 0 && dry.stderr.contains(says), "{to} {line}: {dry:?}");
+        ensure!((dry.code, &dry.stderr) == (real.code, &real.stderr), "{to} {line}: {dry:?}, {real:?}");
+    }
+    copied.check_starts("half", "half", &base.archived)
+}
