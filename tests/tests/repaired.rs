@@ -177,9 +177,26 @@ fn a_damaged_copy_of_what_was_restored_is_found_and_gives_way_to_the_archive() -
             .map_err(anyhow::Error::from)
     };
     ensure!(doctor()?.status.success(), "{}", said(&doctor()?));
+    let repair = |more: &[&str]| {
+        let repair = Tool::restore(&url)?.args(["repair", "--data", &data]).args(more);
+        repair.run().map(|done| (done.code, done.stdout + &done.stderr))
+    };
+    let json = |more: &[&str]| {
+        let (code, said) = repair(&[&["--json"], more].concat())?;
+        serde_json::from_str::<serde_json::Value>(&said).map(|said| (code, said)).context(said)
+    };
+    // One that no node was ever started on can be sound all the same.
+    for more in [&[][..], &["--dry-run"]] {
+        let (code, said) = repair(more)?;
+        ensure!(code == 0 && said == "nothing is damaged, nothing was changed\n", "{code} {said}");
+    }
+    let (code, sound) = json(&[])?;
+    ensure!(code == 0 && sound["sound"] == true && sound["dry_run"] == false, "{code} {sound}");
 
-    for path in hydrated_segments(&restored.join("hydrated"))? {
-        let bytes = std::fs::read(&path)?;
+    let mut damaged = hydrated_segments(&restored.join("hydrated"))?;
+    damaged.sort();
+    for path in &damaged {
+        let bytes = std::fs::read(path)?;
         let middle = bytes.len() / 2;
         let mut file = std::fs::File::options().write(true).open(path)?;
         file.seek(SeekFrom::Start(u64::try_from(middle)?))?;
@@ -193,15 +210,40 @@ fn a_damaged_copy_of_what_was_restored_is_found_and_gives_way_to_the_archive() -
         said(&found)
     );
 
-    let repair = |more: &[&str]| {
-        let repair = Tool::restore(&url)?.args(["repair", "--data", &data]).args(more);
-        repair.run().map(|done| (done.code, done.stdout + &done.stderr))
-    };
+    let files = serde_json::json!(damaged);
     let (_, planned) = repair(&["--dry-run"])?;
-    ensure!(planned.contains("hydrated/"), "{planned}");
+    ensure!(
+        planned.contains("hydrated/") && planned.ends_with("nothing was changed (dry run)\n"),
+        "{planned}"
+    );
+    let (_, planned) = json(&["--dry-run"])?;
+    ensure!(planned["dry_run"] == true && planned["removed"] == files, "{planned}");
     ensure!(doctor()?.status.code() == Some(3), "a dry run changes nothing");
+
+    // What the archive has not is not taken away, and nobody is told that it was mended.
+    let (main, away) = (archive.join("main"), directory.path().join("away"));
+    std::fs::rename(&main, &away)?;
+    let (code, left) = repair(&[])?;
+    ensure!(code == 3 && left.contains("stays as it is"), "{code} {left}");
+    ensure!(left.contains("still damaged") && !left.contains("dry run"), "{left}");
+    ensure!(damaged.iter().all(|path| path.exists()), "the only copy was removed");
+    std::fs::rename(&away, &main)?;
+
+    // Once for each way of saying it.
+    let kept = directory.path().join("kept");
+    std::fs::copy(&damaged[0], &kept)?;
+    let (code, mended) = json(&[])?;
+    ensure!(code == 0 && mended["dry_run"] == false && mended["sound"] == false, "{code} {mended}");
+    ensure!(mended["removed"] == files && damaged.iter().all(|path| !path.exists()), "{mended}");
+    std::fs::copy(&kept, &damaged[0])?;
     let (code, done) = repair(&[])?;
     ensure!(code == 0 && done.contains("is read from the archive"), "{code} {done}");
+    let end = done.lines().last().unwrap_or_default();
+    ensure!(end.starts_with("repaired; ") && end.contains("1 damaged file"), "{done}");
+    ensure!(end.contains("node reads") && end.contains("from the archive"), "{done}");
+    ensure!(!done.contains("dry run"), "{done}");
+    let (code, again) = repair(&[])?;
+    ensure!(code == 0 && again == "nothing is damaged, nothing was changed\n", "{code} {again}");
     ensure!(doctor()?.status.success(), "{}", said(&doctor()?));
     let node = NodeSettings::in_directory(&restored)
         .archive_in_directory(&archive)

@@ -12,7 +12,7 @@ Exit codes:
   0  done
   1  failed
   2  wrong usage; nothing was done
-  3  damage: something is altered or missing; repair: entries are gone
+  3  damage: something is altered or missing; repair: entries are gone, or damage stays
   4  the archive does not cover the target, or does not prove it
   5  a branch, stream, restore point, hold or archive that was named does not exist
   6  try again later: the store can't be reached, or throttles

@@ -253,10 +253,25 @@ pub(crate) fn repaired(report: &RepairReport) -> String {
     for note in &report.notes {
         line!(text, "note: {note}");
     }
-    match &report.moved_aside {
-        Some(aside) => line!(text, "repaired; the damaged log was moved to {}", aside.display()),
-        None if report.sound => line!(text, "nothing is damaged, nothing was changed"),
-        None => line!(text, "nothing was changed (dry run)"),
+    let (removed, left) = (report.removed.len(), report.left.len());
+    if left > 0 {
+        let files = counted(left, "file");
+        line!(
+            text,
+            "still damaged: {files} below hydrated/; run this again once the archive's copies can be had"
+        );
+    }
+    if report.sound {
+        line!(text, "nothing is damaged, nothing was changed");
+    } else if report.dry_run {
+        line!(text, "nothing was changed (dry run)");
+    } else if let Some(aside) = &report.moved_aside {
+        line!(text, "repaired; the damaged log was moved to {}", aside.display());
+    } else if removed == 0 {
+        line!(text, "nothing was changed");
+    } else {
+        let files = counted(removed, "damaged file");
+        line!(text, "repaired; removed {files}: the node reads what was in there from the archive");
     }
     text
 }

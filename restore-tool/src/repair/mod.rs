@@ -19,7 +19,7 @@ use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use duramen_archive::{BranchView, Closed, HistoryPoint, Identity, ObjectKey, Owner, Store};
+use duramen_archive::{Branch, BranchView, Closed, HistoryPoint, Identity, ObjectKey, Owner, Store};
 use duramen_failpoint::Point;
 use duramen_state::ShardState;
 use duramen_types::{ArchiveId, BranchName, EntryBody, EntryHead, Index, ShardId};
@@ -56,6 +56,12 @@ pub struct RepairReport {
     pub damage: Vec<String>,
     /// Whether nothing was; then nothing was done.
     pub sound: bool,
+    /// Whether nothing was changed, and this is what would be.
+    pub dry_run: bool,
+    /// Damaged files below `hydrated/` that were removed, or would be: the node reads what they held from the archive.
+    pub removed: Vec<PathBuf>,
+    /// Those that stay as they are, because the archive's copy can't be had.
+    pub left: Vec<PathBuf>,
     pub shards: Vec<RepairedShard>,
     /// Entries that were there once, and are neither in the archive nor in a valid frame.
     pub gone: Vec<Gone>,
@@ -70,7 +76,7 @@ impl RepairReport {
     /// Whether everything is there again that users are known to have put there; entries of which nothing is known may
     /// have been theirs.
     pub fn lost_nothing(&self) -> bool {
-        self.unread.is_none() && self.gone.iter().all(Gone::is_nothing)
+        self.unread.is_none() && self.left.is_empty() && self.gone.iter().all(Gone::is_nothing)
     }
 }
 
@@ -147,6 +153,10 @@ struct Repair {
     gone: Vec<Gone>,
     damage: Vec<String>,
     #[serde(default)]
+    removed: Vec<PathBuf>,
+    #[serde(default)]
+    left: Vec<PathBuf>,
+    #[serde(default)]
     unread: Option<PathBuf>,
     notes: Vec<String>,
 }
@@ -183,7 +193,7 @@ pub async fn repair(store: &Store, data: &Path, options: &RepairOptions) -> Resu
         before.as_ref().and_then(|note| serde_json::from_value::<Details>(note.details.clone()).ok());
     if let Some(Details { repair }) = interrupted {
         if options.dry_run {
-            return Ok(repair.report(false, None));
+            return Ok(repair.report(true, None));
         }
         return finish(&dir, repair);
     }
@@ -192,28 +202,32 @@ pub async fn repair(store: &Store, data: &Path, options: &RepairOptions) -> Resu
             "a restore into it was interrupted: run `duramen-restore hydrate --to` again".into(),
         ));
     }
-    let (lost, removed) = restored_again(store, &dir, &node, options).await?;
+    let copies = restored_again(store, &dir, &node, options).await?;
     let found = inspect(&**disk, &dir.wal())?;
     if found.is_sound() {
-        if lost.is_empty() {
-            whose(store, &node, data).await?;
+        if copies.damage.is_empty() {
+            let never_started = before.is_some() && found.shards.is_empty();
+            whose(store, &node, data, never_started).await?;
         }
         return Ok(RepairReport {
-            sound: lost.is_empty(),
-            damage: lost,
+            sound: copies.damage.is_empty(),
+            dry_run: options.dry_run,
+            damage: copies.damage,
+            removed: copies.removed,
+            left: copies.left,
             shards: vec![],
             gone: vec![],
             unread: None,
-            notes: removed,
+            notes: copies.notes,
             moved_aside: None,
         });
     }
-    let branch = whose(store, &node, data).await?;
+    let branch = whose(store, &node, data, false).await?;
     let damage = found
         .damage
         .iter()
         .map(|damage| format!("{} at byte {}: {}", damage.file.display(), damage.offset, damage.reason));
-    let damage: Vec<String> = lost.into_iter().chain(damage).collect();
+    let damage: Vec<String> = copies.damage.into_iter().chain(damage).collect();
     let archived = archived(store, &branch).await?;
     let ends = archived.iter().map(|(shard, (point, _))| (*shard, point.end)).collect();
     let (wal, with) = (dir.wal(), Arc::clone(disk));
@@ -228,8 +242,10 @@ pub async fn repair(store: &Store, data: &Path, options: &RepairOptions) -> Resu
         shards: vec![],
         gone: vec![],
         damage,
+        removed: copies.removed,
+        left: copies.left,
         unread: found.unread,
-        notes: removed.into_iter().chain(salvaged.notes()).collect(),
+        notes: copies.notes.into_iter().chain(salvaged.notes()).collect(),
     };
     let mut kept = BTreeMap::new();
     for (shard, (point, state)) in archived {
@@ -237,7 +253,7 @@ pub async fn repair(store: &Store, data: &Path, options: &RepairOptions) -> Resu
         kept.insert(shard, (point, end));
     }
     if options.dry_run {
-        return Ok(repair.report(false, None));
+        return Ok(repair.report(true, None));
     }
     // The tick behind a closed time is not archived: if it was in what is lost here, a clock that is behind would stamp
     // what comes next with a time for which the archive says that nothing more comes.
@@ -253,48 +269,63 @@ pub async fn repair(store: &Store, data: &Path, options: &RepairOptions) -> Resu
     finish(&dir, repair)
 }
 
-/// Removes what a restore downloaded and this disk has damaged since, where the archive has it: it is read from there then.
-/// Gives the damage, and what was done about it.
+/// What a restore downloaded and this disk has damaged since.
+#[derive(Debug, Default)]
+struct Copies {
+    damage: Vec<String>,
+    removed: Vec<PathBuf>,
+    left: Vec<PathBuf>,
+    notes: Vec<String>,
+}
+
+/// Removes the damaged copies of what the archive has: it is read from there then.
 async fn restored_again(
     store: &Store,
     dir: &DataDir,
     node: &NodeDescription,
     options: &RepairOptions,
-) -> Result<(Vec<String>, Vec<String>)> {
-    let (folder, Some(archive)) = (dir.hydrated(), node.archive) else { return Ok((vec![], vec![])) };
+) -> Result<Copies> {
+    let mut copies = Copies::default();
+    let (folder, Some(archive)) = (dir.hydrated(), node.archive) else { return Ok(copies) };
     let io = |source| Error::Io { action: "read", path: folder.clone(), source };
-    let (mut damage, mut notes) = (Vec::new(), Vec::new());
     let found = hydrated::damaged(&folder, archive).await.map_err(io)?;
     if !found.is_empty() {
         is_of(store, archive, dir.root()).await?;
     }
     for (path, problem) in found {
         let key = path.strip_prefix(&folder).ok().and_then(Path::to_str).and_then(ObjectKey::parse);
-        damage.push(format!("{}: {problem}", path.display()));
+        copies.damage.push(format!("{}: {problem}", path.display()));
         let Some(key) = key else { continue };
         match store.get_range(&key, 0..1).await {
             Ok(_) => {
+                let is = if options.dry_run { "would be" } else { "is" };
                 if !options.dry_run {
                     remove(dir, &path)?;
                 }
-                notes.push(format!(
-                    "{} is read from the archive, without the damaged copy here",
-                    path.display()
-                ));
+                let note =
+                    format!("{} {is} read from the archive, without the damaged copy here", path.display());
+                copies.notes.push(note);
+                copies.removed.push(path);
             }
             Err(error) => {
-                notes.push(format!(
-                    "{} stays as it is: the archive's copy can't be had ({error})",
-                    path.display()
-                ));
+                let note =
+                    format!("{} stays as it is: the archive's copy can't be had ({error})", path.display());
+                copies.notes.push(note);
+                copies.left.push(path);
             }
         }
     }
-    Ok((damage, notes))
+    Ok(copies)
 }
 
-/// The branch that the directory's cluster writes, after making sure that this archive is its own.
-async fn whose(store: &Store, node: &NodeDescription, data: &Path) -> Result<BranchName> {
+/// The branch that the directory's cluster writes, after making sure that this archive is its own. Nobody has written the branch
+/// of one that was restored and `never_started`.
+async fn whose(
+    store: &Store,
+    node: &NodeDescription,
+    data: &Path,
+    never_started: bool,
+) -> Result<BranchName> {
     let refuse = |reason: String| Error::NotRepairable { dir: data.to_owned(), reason };
     let (Some(archive), Some(branch)) = (node.archive, &node.branch) else {
         return Err(refuse("its node has no archive: there is nothing to repair it from".into()));
@@ -307,6 +338,7 @@ async fn whose(store: &Store, node: &NodeDescription, data: &Path) -> Result<Bra
             "branch {branch} is written by cluster {}, it is of {}",
             owner.cluster, node.cluster
         ))),
+        None if never_started => Ok(Branch::open(store, &branch).await?.name),
         None => {
             Err(refuse(format!("branch {branch} of {} has no owner: its node never wrote it", store.url())))
         }
@@ -365,9 +397,20 @@ impl Repair {
         end
     }
 
-    fn report(self, sound: bool, moved_aside: Option<PathBuf>) -> RepairReport {
-        let Self { shards, gone, damage, unread, notes, .. } = self;
-        RepairReport { damage, sound, shards, gone, unread, notes, moved_aside }
+    fn report(self, dry_run: bool, moved_aside: Option<PathBuf>) -> RepairReport {
+        let Self { shards, gone, damage, removed, left, unread, notes, .. } = self;
+        RepairReport {
+            damage,
+            sound: false,
+            dry_run,
+            removed,
+            left,
+            shards,
+            gone,
+            unread,
+            notes,
+            moved_aside,
+        }
     }
 }
 
