@@ -83,6 +83,11 @@ pub const VERDICTS: &str = "verdicts/";
 /// The prefix of what [`crate::Store::check`] writes and removes.
 pub const CHECKS: &str = "checks/";
 
+/// The prefix of a branch's own objects; its description and what is said of it are elsewhere.
+pub fn branch_prefix(branch: &BranchName) -> String {
+    format!("{branch}/")
+}
+
 /// The prefix of a branch's closed objects.
 pub fn closed_prefix(branch: &BranchName) -> String {
     format!("{branch}/closed/")

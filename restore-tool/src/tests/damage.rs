@@ -62,14 +62,14 @@ async fn found(world: &World, depth: Depth) -> Vec<String> {
 
 fn names(found: &[String], key: &ObjectKey) -> bool {
     let text = key.to_string();
-    found.iter().any(|found| match key {
-        // Without these there is nothing to look at.
-        ObjectKey::Archive => found.contains(&text) || found.contains("there is no archive"),
-        ObjectKey::Branch(branch) => {
-            found.contains(&text) || found.contains(&format!("has no branch {branch}"))
-        }
-        _ => found.contains(&text),
-    })
+    // A branch that is known from everything else is not unknown.
+    let is_known = !found.iter().any(|found| found.contains("has no branch"));
+    is_known
+        && found.iter().any(|found| match key {
+            // Without these there is nothing to look at.
+            ObjectKey::Archive => found.contains(&text) || found.contains("there is no archive"),
+            _ => found.contains(&text),
+        })
 }
 
 /// Whether anything that is there speaks of the object, if it is gone.

@@ -11,6 +11,7 @@ mod closed;
 mod newest;
 mod part;
 mod replay;
+mod trace;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -195,7 +196,7 @@ fn plain(error: &duramen_archive::Error) -> String {
 /// Verifies `branch` with its ancestors, and records a verdict in the archive.
 ///
 /// Damage is no error: it is in the report, each finding with the object that it concerns. An error means that the
-/// archive could not be looked at. Reads only, but for the verdict; safe while nodes write. What is found is looked at once
+/// archive could not be looked at, or has no such branch, and no trace of one. Reads only, but for the verdict; safe while nodes write. What is found is looked at once
 /// more: a finding is what two looks have in common, so that what was altered on the way here is not called damage there.
 pub async fn verify(store: &Store, branch: &BranchName, options: &VerifyOptions) -> Result<VerifyReport> {
     let start = store.clock().monotonic();
@@ -265,9 +266,15 @@ async fn look(
 /// The line of branches; `None` where it can't be opened, which is found then.
 async fn open(context: &Context) -> Result<Option<BranchView>> {
     let key = ObjectKey::Branch(context.branch.clone());
-    let Some(own) = context.absorb(&key, Branch::open(&context.store, &context.branch).await)? else {
-        return Ok(None);
+    let own = match Branch::open(&context.store, &context.branch).await {
+        Err(error @ duramen_archive::Error::UnknownBranch { .. }) => {
+            let Some(trace) = trace::of(context).await? else { return Err(error.into()) };
+            context.find(&key, format!("it is missing: {trace}; put it back from a copy"));
+            return Ok(None);
+        }
+        opened => opened,
     };
+    let Some(own) = context.absorb(&key, own)? else { return Ok(None) };
     for ancestor in &own.ancestry {
         let key = ObjectKey::Branch(ancestor.branch.clone());
         let found = context.absorb(&key, Branch::open_if_present(&context.store, &ancestor.branch).await)?;

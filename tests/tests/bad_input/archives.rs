@@ -105,6 +105,50 @@ fn a_place_without_an_archive_is_refused_where_one_is_needed() -> Result<()> {
 }
 
 #[test]
+fn a_branch_whose_description_is_lost_is_damaged_and_one_that_never_was_is_unknown() -> Result<()> {
+    let directory = tempfile::tempdir()?;
+    let at = directory.path();
+    let mut node = settings(at, "node", "archive").start()?;
+    Tool::ctl(&node)?.line("append orders").input("one\n").succeed()?;
+    ensure!(node.terminate()?.code() == Some(0), "{}", node.process().output());
+    let restore = |line: &str| -> Result<Tool> {
+        Ok(Tool::restore(&format!("file://{}", at.join("archive").display()))?.line(line))
+    };
+    restore("branch middle --latest")?.succeed()?;
+    restore("branch last --latest --branch middle")?.succeed()?;
+    let file = |branch: &str| at.join(format!("archive/branches/{branch}.json"));
+    let kept = at.join("kept.json");
+    let without = |branch: &str, check: &dyn Fn() -> Result<()>| -> Result<()> {
+        std::fs::copy(file(branch), &kept)?;
+        std::fs::remove_file(file(branch))?;
+        check()?;
+        std::fs::copy(&kept, file(branch))?;
+        Ok(())
+    };
+    let is_found = |branch: &str, because: &str| {
+        let ran = restore(&format!("verify --dry-run --branch {branch}"))?.run()?;
+        let finding = format!("branches/{branch}.json: it is missing");
+        ensure!(ran.code == 3, "verify of {branch} ended with {}: {ran:?}", ran.code);
+        let line = ran.stdout.lines().find(|line| line.starts_with(&finding));
+        ensure!(line.is_some_and(|line| line.contains(because)), "{branch}, {because}: {ran:?}");
+        Ok(())
+    };
+    let unknown = || restore("verify --branch nobody")?.fail(5, &["has no branch nobody"]).map(drop);
+    // Its own objects speak of it, a branch that descends from it, or a verdict; of one nothing does.
+    without("main", &|| is_found("main", "main/"))?;
+    without("main", &unknown)?;
+    without("middle", &|| is_found("middle", "branch last descends from it"))?;
+    without("last", &|| restore("verify --branch last")?.fail(5, &["has no branch last"]).map(drop))?;
+    restore("verify")?.succeed()?;
+    without("last", &|| is_found("last", "verdicts/"))?;
+    unknown()?;
+    for branch in ["main", "middle", "last"] {
+        restore(&format!("verify --branch {branch}"))?.succeed()?;
+    }
+    Ok(())
+}
+
+#[test]
 fn an_url_that_names_no_archive_is_wrong_usage_everywhere() -> Result<()> {
     for (url, wrong) in [
         ("ftp://somewhere/else", "ftp"),
