@@ -29,6 +29,8 @@ Exit codes:
   3  doctor: the data directory is damaged";
 /// The configuration file that is read where none is named.
 const USUAL_FILE: &str = "duramen.toml";
+/// What tells the other programs of a branch.
+const BRANCH_VARIABLE: &str = "DURAMEN_BRANCH";
 /// A wrong configuration or command line.
 const EXIT_USAGE: u8 = 2;
 /// The doctor found damage.
@@ -277,6 +279,7 @@ async fn run_node(
     };
     let metrics = Arc::clone(node.metrics());
     let mut serving = listeners.serve(node.clone(), Arc::clone(&config), metrics).await?;
+    let branch = node.status().await.branch;
     tracing::info!(
         version = LONG_VERSION,
         node = config.node.id,
@@ -284,9 +287,17 @@ async fn run_node(
         admin = %serving.admin(),
         data = %config.node.data.display(),
         archive = config.archive.url.as_deref().unwrap_or("none"),
-        branch = node.status().await.branch,
+        branch,
         "the node is serving"
     );
+    let of_restore = std::env::var(BRANCH_VARIABLE).unwrap_or_default();
+    if config.archive.branch.is_none() && !of_restore.is_empty() && of_restore != branch {
+        tracing::warn!(
+            branch,
+            named = of_restore,
+            "{BRANCH_VARIABLE} is for duramen-restore, and names another branch than this node's: a node takes --branch or archive.branch, and is told only when its directory is new"
+        );
+    }
     service_manager::ready();
     let watchdog = tokio::spawn(service_manager::watchdog(node.clone()));
     let metrics = tokio::spawn({

@@ -114,11 +114,11 @@ impl Loaded {
     }
 }
 
-/// What the other programs call by a shorter name.
-const SHORT_VARIABLES: [(&str, &str); 2] =
-    [("DURAMEN_ARCHIVE", "archive.url"), ("DURAMEN_BRANCH", "archive.branch")];
+/// What the other programs call by a shorter name. Their `DURAMEN_BRANCH` is none of a node's settings: after a restore it names
+/// what the next restore begins at, and a node that is told of a branch refuses a directory of another one.
+const SHORT_VARIABLES: [(&str, &str); 1] = [("DURAMEN_ARCHIVE", "archive.url")];
 
-/// `DURAMEN_WAL__SEGMENT_SIZE` is `wal.segment_size`; but for two, variables without a double underscore are no settings.
+/// `DURAMEN_WAL__SEGMENT_SIZE` is `wal.segment_size`; but for one, variables without a double underscore are no settings.
 fn key_of_variable(name: &str) -> Option<String> {
     if let Some((_, key)) = SHORT_VARIABLES.iter().find(|(short, _)| *short == name) {
         return Some((*key).to_owned());

@@ -12,8 +12,8 @@ A node reads its settings from four places; a later one wins:
 1. the defaults below;
 2. a TOML file: `--config PATH`, else `DURAMEN_CONFIG`, else `./duramen.toml` if there is one;
 3. the environment: `DURAMEN_SECTION__KEY` (two underscores between section and key), for example
-   `DURAMEN_WAL__SEGMENT_SIZE=64MiB`. `DURAMEN_ARCHIVE` and `DURAMEN_BRANCH`, which the other programs read, set
-   `archive.url` and `archive.branch`;
+   `DURAMEN_WAL__SEGMENT_SIZE=64MiB`. `DURAMEN_ARCHIVE`, which the other programs read, sets `archive.url`; their
+   `DURAMEN_BRANCH` is not read;
 4. flags: `--set section.key=value` for every setting, and short ones for the most used: `--data` (`node.data`),
    `--node-id` (`node.id`), `--archive` (`archive.url`), `--branch` (`archive.branch`), `--listen` (`listen.clients`),
    `--admin-listen` (`listen.admin`), `--allow-insecure-listen` (`listen.allow_insecure`).

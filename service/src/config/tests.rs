@@ -95,12 +95,18 @@ fn a_later_layer_wins_and_its_origin_is_shown() {
 }
 
 #[test]
-fn the_variables_of_the_other_programs_set_the_archive() {
+fn the_variable_of_the_other_programs_sets_the_archive_and_not_the_branch() {
     let environment = [("DURAMEN_BRANCH", "trial"), ("DURAMEN_ARCHIVE", "file:///there")];
     let mut layers = Layers { environment: pairs(&environment), ..Layers::default() };
     let loaded = Loaded::from_layers(&layers).unwrap();
     assert_eq!(loaded.config.archive.url.as_deref(), Some("file:///there"));
-    assert_eq!(loaded.source("archive.branch"), &Source::Environment("DURAMEN_BRANCH".to_owned()));
+    assert_eq!(loaded.source("archive.url"), &Source::Environment("DURAMEN_ARCHIVE".to_owned()));
+    // It is what duramen-restore reads, and after a restore also what the node's directory knows better.
+    assert_eq!(loaded.config.archive.branch, None);
+    assert_eq!(loaded.source("archive.branch"), &Source::Default);
+    // Nor is it taken for a setting that lacks an underscore; whatever is in it.
+    let layers_of_restore = Layers { environment: pairs(&[("DURAMEN_BRANCH", "a b")]), ..Layers::default() };
+    Loaded::from_layers(&layers_of_restore).unwrap();
     // Whatever the order of the environment is.
     layers.environment.insert(0, ("DURAMEN_ARCHIVE__URL".into(), "file:///here".into()));
     let loaded = Loaded::from_layers(&layers).unwrap();

@@ -75,7 +75,7 @@ locals {
     entryPoint = ["/usr/bin/duramen-restore"]
     environment = [
       { name = "DURAMEN_ARCHIVE", value = var.archive_url },
-      { name = "DURAMEN_BRANCH", value = lookup(var.settings, "archive.branch", "main") },
+      { name = "DURAMEN_BRANCH", value = var.restore_branch },
       { name = "AWS_REGION", value = local.settings["archive.region"] },
     ]
   }

@@ -112,6 +112,22 @@ variable "settings" {
   }
 }
 
+variable "restore_branch" {
+  description = "The branch that the tasks of duramen-restore verify and restore: after a restore the one that the node then writes. The node doesn't read it, its directory knows its branch."
+  type        = string
+  default     = "main"
+
+  validation {
+    condition     = can(regex("^[a-z0-9-]{1,63}$", var.restore_branch))
+    error_message = "A branch's name: up to 63 lower-case letters, digits and hyphens."
+  }
+
+  validation {
+    condition     = lookup(var.settings, "archive.branch", var.restore_branch) == var.restore_branch
+    error_message = "archive.branch in settings is for a new node, and is then named here too; a directory that hydrate made refuses it: take it out of settings."
+  }
+}
+
 variable "secrets" {
   description = "Environment variables from SSM Parameter Store or Secrets Manager: name to ARN. For credentials of a store that is not S3; S3 needs none."
   type        = map(string)

@@ -57,9 +57,8 @@ locals {
   # As environment variables: what is set so wins over duramen.toml.
   variables = { for number, _ in var.nodes : number => merge(
     { for key, value in merge(local.settings, { "node.id" = number }) : "DURAMEN_${upper(replace(key, ".", "__"))}" => value },
-    { DURAMEN_ARCHIVE = var.archive_url, AWS_REGION = data.aws_region.current.region },
-    # For duramen-restore, which reads no setting.
-    { for branch in compact([lookup(var.settings, "archive.branch", "")]) : "DURAMEN_BRANCH" => branch },
+    # For duramen-restore, which reads no setting; the branch is for it alone.
+    { DURAMEN_ARCHIVE = var.archive_url, DURAMEN_BRANCH = var.restore_branch, AWS_REGION = data.aws_region.current.region },
   ) }
   # In double quotes, with a backslash before each of the four characters that mean something there: systemd and a shell read that alike.
   environment = { for number, variables in local.variables : number => join("", [

@@ -89,6 +89,22 @@ variable "settings" {
   }
 }
 
+variable "restore_branch" {
+  description = "The branch that duramen-restore verifies and restores on the machine: after a restore the one that the node then writes. The node doesn't read it, its directory knows its branch."
+  type        = string
+  default     = "main"
+
+  validation {
+    condition     = can(regex("^[a-z0-9-]{1,63}$", var.restore_branch))
+    error_message = "A branch's name: up to 63 lower-case letters, digits and hyphens."
+  }
+
+  validation {
+    condition     = lookup(var.settings, "archive.branch", var.restore_branch) == var.restore_branch
+    error_message = "archive.branch in settings is for a new node, and is then named here too; a directory that hydrate made refuses it: take it out of settings."
+  }
+}
+
 variable "log_group" {
   description = "CloudWatch log group that gets the node's journal with its metrics: name and ARN, outputs of the module monitoring. Without one the journal stays on the machine."
   type = object({

@@ -91,8 +91,22 @@ fn a_directory_of_another_branch_is_not_started_as_main() -> Result<()> {
     let parts = ["belongs to branch beside", "the configuration names main", "leave archive.branch out"];
     refused(settings.clone().set("archive.branch", "main"), &parts)?;
     // Where nothing is said, the directory says it.
-    let mut node = settings.start()?;
+    let mut node = settings.clone().start()?;
     ensure!(node.admin_get("/status")?.1.contains("\"branch\":\"beside\""), "{}", node.process().output());
+    node.terminate()?;
+    // What duramen-restore is told is no setting of a node, which says so once.
+    for (restores, warns) in [("main", true), ("beside", false)] {
+        let mut node = settings.clone().variable("DURAMEN_BRANCH", restores).start()?;
+        ensure!(
+            node.admin_get("/status")?.1.contains("\"branch\":\"beside\""),
+            "{}",
+            node.process().output()
+        );
+        node.terminate()?;
+        let said = node.process().output();
+        let warnings = said.matches("DURAMEN_BRANCH is for duramen-restore").count();
+        ensure!(warnings == usize::from(warns), "{restores}: {said}");
+    }
     Ok(())
 }
 

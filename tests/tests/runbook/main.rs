@@ -154,6 +154,18 @@ impl Machine {
         self.run(&format!("the scene of {section}"), scene)?;
         Ok(())
     }
+
+    /// A node that was lost once is lost again: what it wrote in between is there, for it was on the branch that the section notes.
+    fn is_lost_again(&self, commands: &str) -> Result<()> {
+        let noted = "grep -c '^DURAMEN_BRANCH=' /etc/duramen/duramen.env";
+        self.run("what the first loss left", &format!("test \"$({noted})\" = 1"))?;
+        self.run("between the losses", "printf 'since\\n' | duramenctl append since --ack archived")?;
+        self.run("Node lost, again", commands)?;
+        let said =
+            self.run("what was written since", &format!("{noted}\nduramenctl read since --json | wc -l"))?;
+        ensure!(said.ends_with("\n1\n"), "what was written since the first loss is lost:\n{said}");
+        Ok(())
+    }
 }
 
 impl Drop for Machine {
@@ -197,6 +209,9 @@ fn every_command_of_the_runbook_works() -> Result<()> {
             // For the sections after it, there is the archive again.
             ensure!(said.contains("3 orders-of-the-lost.jsonl"), "the node has other records:\n{said}");
             machine.run("the bucket", "rm -r etc/duramen\nmv kept etc/duramen\nsystemctl start duramen")?;
+        }
+        if section == "Node lost" {
+            machine.is_lost_again(&commands)?;
         }
         run.insert(section);
     }

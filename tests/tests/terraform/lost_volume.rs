@@ -7,6 +7,7 @@ use duramen_tests::{programs, run};
 use serde_json::Value;
 
 use crate::user_data::{sourced, user_data_files};
+use crate::variables::unframed;
 use crate::{Terraform, one, only, workspace};
 
 const VOLUME: &str = "module.node.aws_ebs_volume.data[\"1\"]";
@@ -108,5 +109,50 @@ fn a_shell_on_the_machine_hydrates_the_directory_of_its_own_node() -> Result<()>
     .expect_err("there is no archive");
     let error = format!("{error:#}");
     ensure!(error.contains("has no branch main") && error.contains("--node-id 7\n"), "{error}");
+    Ok(())
+}
+
+/// What verifies and restores is told of the branch of an earlier restore; the node, whose directory knows better, is not.
+#[test]
+fn the_branch_of_a_restore_is_for_what_restores_and_verifies_and_not_for_the_node() -> Result<()> {
+    let Some(terraform) = Terraform::find()? else { return Ok(()) };
+    let branch = "main-20261126t194124-602446";
+    let told = format!("  restore_branch = \"{branch}\"");
+    terraform.give_node("single-vm", &told)?;
+    let files = user_data_files(&terraform.apply("single-vm", "acme-duramen")?, "node")?;
+    let environment = sourced(files.get("/etc/duramen/duramen.env").context("it has an environment")?)?;
+    ensure!(environment.get("DURAMEN_BRANCH").is_some_and(|name| name == branch), "{environment:?}");
+    ensure!(!environment.contains_key("DURAMEN_ARCHIVE__BRANCH"), "{environment:?}");
+
+    terraform.give_node("ecs", &told)?;
+    let resources = terraform.apply("ecs", "acme-duramen")?;
+    for (task, is_told) in [("node", false), ("hydrate", true), ("verify", true)] {
+        let container = containers(only(&resources, "aws_ecs_task_definition", task)?)?;
+        let environment = container["environment"].as_array().context("it has an environment")?;
+        let told: Vec<_> = environment.iter().filter(|entry| entry["value"] == branch).collect();
+        ensure!(told.len() == usize::from(is_told), "{task}: {container:#}");
+        ensure!(told.iter().all(|entry| entry["name"] == "DURAMEN_BRANCH"), "{task}: {container:#}");
+    }
+
+    // A new node may be given a branch; one that was restored is not started with that of before.
+    for (restore_branch, refusal) in
+        [("back", None), (branch, Some("take it out of settings")), ("Back", Some("A branch's name"))]
+    {
+        let terraform = Terraform::find()?.context("it was there")?;
+        for example in ["single-vm", "ecs"] {
+            let arguments = format!(
+                "  settings = {{ \"archive.branch\" = \"back\" }}\n  restore_branch = \"{restore_branch}\""
+            );
+            terraform.give_node(example, &arguments)?;
+            match (terraform.apply(example, "acme-duramen"), refusal) {
+                (Ok(_), None) => {}
+                (Err(error), Some(refusal)) => {
+                    let error = unframed(&format!("{error:#}"));
+                    ensure!(error.contains(refusal), "{example}: {error}");
+                }
+                (applied, _) => anyhow::bail!("{example} with {restore_branch}: {applied:?}"),
+            }
+        }
+    }
     Ok(())
 }
