@@ -155,11 +155,15 @@ impl Machine {
         Ok(())
     }
 
-    /// A node that was lost once is lost again: what it wrote in between is there, for it was on the branch that the section notes.
+    /// A node that was lost once is lost again, with its machine: what it wrote in between is there, for it was on the branch that the
+    /// section notes.
     fn is_lost_again(&self, commands: &str) -> Result<()> {
         let noted = "grep -c '^DURAMEN_BRANCH=' /etc/duramen/duramen.env";
         self.run("what the first loss left", &format!("test \"$({noted})\" = 1"))?;
         self.run("between the losses", "printf 'since\\n' | duramenctl append since --ack archived")?;
+        // The new machine has /etc/duramen, the package, and nothing that a node has ever made.
+        let gone = "systemctl stop duramen\numount /var/lib/duramen || true\nrm -r /var/lib/duramen";
+        self.run("the machine is gone", gone)?;
         self.run("Node lost, again", commands)?;
         let said =
             self.run("what was written since", &format!("{noted}\nduramenctl read since --json | wc -l"))?;
