@@ -352,6 +352,12 @@ resource "aws_launch_template" "machine" {
     resource_type = "instance"
     tags          = local.node_tags[each.key]
   }
+
+  # The machine's first disk. EC2 takes no empty list of tags; "duramen:node" would let a machine attach it.
+  tag_specifications {
+    resource_type = "volume"
+    tags          = merge(var.tags, { Name = "${var.name}-${each.key}-root" })
+  }
 }
 
 resource "aws_autoscaling_group" "machine" {

@@ -297,9 +297,10 @@ resource "aws_launch_template" "node" {
     tags          = local.node_tags[each.key]
   }
 
+  # The machine's first disk. EC2 takes no empty list of tags; "duramen:node" would let a machine attach it.
   tag_specifications {
     resource_type = "volume"
-    tags          = var.tags
+    tags          = merge(var.tags, { Name = "${var.name}-${each.key}-root" })
   }
 }
 

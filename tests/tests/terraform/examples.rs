@@ -5,7 +5,7 @@ use std::process::Command;
 use anyhow::{Context, Result, ensure};
 use duramen_tests::run;
 
-use crate::{Terraform, workspace};
+use crate::{Terraform, one, workspace};
 
 /// The first fenced block after a heading.
 fn block(readme: &str, heading: &str) -> Result<String> {
@@ -70,6 +70,29 @@ fn an_example_is_built_and_removed_as_its_readme_says_and_the_log_is_kept() -> R
         ensure!(left.trim().is_empty(), "{example}: {left} is left");
         let protected = made.contains("aws_lb.clients");
         ensure!(said.contains("deletion_protection.enabled,Value=false") == protected, "{example}: {said}");
+    }
+    Ok(())
+}
+
+/// EC2 refuses a specification of tags that has none, when the autoscaling group starts a machine and not before.
+#[test]
+fn a_launch_template_has_tags_for_all_that_it_tags_also_without_tags_of_the_users() -> Result<()> {
+    let Some(terraform) = Terraform::find()? else { return Ok(()) };
+    for example in ["single-vm", "ecs"] {
+        let resources = terraform.apply(example, "acme-duramen")?;
+        let templates = resources.iter().filter(|resource| resource["type"] == "aws_launch_template");
+        let template = &one(templates, "launch template")?["values"];
+        let specifications = template["tag_specifications"].as_array().context("it tags")?;
+        let mut kinds = Vec::new();
+        for specification in specifications {
+            let tags = specification["tags"].as_object();
+            ensure!(tags.is_some_and(|tags| !tags.is_empty()), "{example}: no tags in {specification:#}");
+            kinds.push(specification["resource_type"].as_str().unwrap_or_default());
+        }
+        ensure!(kinds == ["instance", "volume"], "{example}: {kinds:?}");
+        // The machine's role may attach what has this tag: the volume of its data, and no machine's first disk.
+        let disk = &specifications[1]["tags"];
+        ensure!(disk["duramen:node"].is_null(), "{example}: {disk:#}");
     }
     Ok(())
 }
