@@ -61,8 +61,10 @@ locals {
     { DURAMEN_ARCHIVE = var.archive_url, DURAMEN_BRANCH = var.restore_branch, AWS_REGION = data.aws_region.current.region },
   ) }
   # In double quotes, with a backslash before each of the four characters that mean something there: systemd and a shell read that alike.
+  # Outside of the text's ${}, where checkov can't read quotes that are escaped.
+  special = "/([\"\\\\$`])/"
   environment = { for number, variables in local.variables : number => join("", [
-    for name, value in variables : "${name}=\"${replace(value, "/([\"\\\\$`])/", "\\$1")}\"\n"
+    for name, value in variables : format("%s=\"%s\"\n", name, replace(value, local.special, "\\$1"))
   ]) }
 
   # How long a stop may take: requests under way and then the archiver have shutdown.timeout each.
