@@ -4,8 +4,8 @@ variable "name" {
   default     = "duramen"
 
   validation {
-    condition     = can(regex("^[a-z][a-z0-9-]{0,30}$", var.name))
-    error_message = "Up to 31 lower-case letters, digits and hyphens, beginning with a letter."
+    condition     = can(regex("^[a-z]([a-z0-9-]{0,29}[a-z0-9])?$", var.name))
+    error_message = "Up to 31 lower-case letters, digits and hyphens, beginning with a letter and not ending with a hyphen."
   }
 }
 

@@ -48,6 +48,9 @@ fn examples_refuse_values_that_aws_would_refuse_later() -> Result<()> {
     terraform.run("ecs", &["init", "-input=false", "-no-color"])?;
     for (wrong, says) in [
         ("name=Acme_Duramen", "lower-case letters, digits and hyphens"),
+        // Load balancers may not be called so.
+        ("name=acme-", "not ending with a hyphen"),
+        ("name=internal-acme", "may not begin with internal-"),
         ("bucket_name=acme.duramen", "no dots"),
         ("region=Frankfurt", "like eu-central-1"),
         ("subnet_id=vpc-1", "like subnet-"),
@@ -115,6 +118,7 @@ fn wrong(module: &str) -> Vec<(&'static str, String, &'static str)> {
         // A policy that names an alias allows nothing.
         text("kms_key_arn", "arn:aws:kms:eu-central-1:123456789012:alias/volumes", "not of an alias"),
         text("settings", "{ \"shutdown.timeout\" = \"soon\" }", "shutdown.timeout is a duration"),
+        text("name", "acme-", "not ending with a hyphen"),
         text("archive_url", "s3://acme-duramen/it's", "An s3:// URL of a bucket and a prefix"),
         text("nodes", "{ \"1\" = { subnet_id = \"vpc-1\" } }", "The id of a subnet"),
         text("settings", "{ \"node.id\" = \"1\\nDURAMEN_X=2\" }", "A value is one line"),
@@ -136,6 +140,7 @@ fn wrong(module: &str) -> Vec<(&'static str, String, &'static str)> {
         }
         "ecs" => {
             let more = vec![
+                text("name", "internal-acme", "may not begin with internal-"),
                 text("verify_policy_arns", "{ archive = \"made-up\" }", "ARNs of IAM policies"),
                 text("verify_policy_arns", "{}", "the verification may do nothing"),
                 text("task", "{ cpu = 2 }", "at least 256 CPU units"),
@@ -155,6 +160,7 @@ fn wrong(module: &str) -> Vec<(&'static str, String, &'static str)> {
             [of_a_node, more].concat()
         }
         _ => vec![
+            text("name", "acme-", "not ending with a hyphen"),
             text("autoscaling_groups", "{ \"1\" = \"arn:aws:autoscaling:x\" }", "not their ARNs"),
             text("alarm_actions", "[\"arn:aws:sns:\"]", "such as of an SNS topic"),
             text("kms_key_arn", "arn:aws:kms:", "ARN of a KMS key"),
