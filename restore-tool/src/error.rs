@@ -32,6 +32,28 @@ pub enum Error {
         #[source]
         source: io::Error,
     },
+    /// The place for a restore is of no use.
+    #[error(
+        "{dir} can't be a data directory: cannot {action} {path}; give with --to a directory that is new or empty, where this \
+         user may write"
+    )]
+    NoDirectory {
+        dir: PathBuf,
+        action: &'static str,
+        path: PathBuf,
+        #[source]
+        source: io::Error,
+    },
+    #[error("{path} is there already: give another file with --output, or remove it")]
+    OutputExists { path: PathBuf },
+    #[error(
+        "{path} can't be created: give with --output a file in a directory that exists and where this user may write"
+    )]
+    OutputFile {
+        path: PathBuf,
+        #[source]
+        source: io::Error,
+    },
     /// Writing what `export` gives failed.
     #[error("the export could not be written")]
     Output(#[source] io::Error),

@@ -3,8 +3,10 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
+use clap::builder::RangedU64ValueParser;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use duramen_archive::{Checksum, StoreOptions};
+use duramen_restore::MAX_PARALLELISM;
 use duramen_types::{BranchName, NodeId, RestorePointName, StreamName, TenantName};
 
 const EXIT_CODES: &str = "\
@@ -144,8 +146,8 @@ pub(crate) enum Command {
         /// The new branch
         #[arg(long, value_name = "NAME")]
         new_branch: Option<BranchName>,
-        /// How many objects are downloaded at once
-        #[arg(long, value_name = "N")]
+        /// How many objects are downloaded at once, 1 to 16
+        #[arg(long, value_name = "N", value_parser = parallelism())]
         parallelism: Option<usize>,
         /// Print the plan and write nothing
         #[arg(long)]
@@ -164,8 +166,8 @@ pub(crate) enum Command {
         /// Skip what the newest clean verdict covers
         #[arg(long)]
         since: bool,
-        /// How many shards are verified at once
-        #[arg(long, value_name = "N")]
+        /// How many shards are verified at once, 1 to 16
+        #[arg(long, value_name = "N", value_parser = parallelism())]
         parallelism: Option<usize>,
         /// Do not write the verdict into the archive
         #[arg(long)]
@@ -234,6 +236,11 @@ pub(crate) enum FormatArg {
     Jsonl,
     #[value(name = "jsonl.gz")]
     JsonlGz,
+}
+
+/// How many things may be done at once.
+fn parallelism() -> RangedU64ValueParser<usize> {
+    RangedU64ValueParser::new().range(1..=MAX_PARALLELISM as u64)
 }
 
 /// Where to stop.

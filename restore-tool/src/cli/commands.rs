@@ -198,10 +198,12 @@ async fn export(store: &Store, export: Export<'_>, as_json: bool) -> Result {
     let progress = Progress::new("exporting");
     let mut out: Box<dyn Write + Send> = match output {
         Some(path) => {
-            let created = File::create_new(path);
-            let file =
-                created.map_err(|source| Error::Io { action: "create", path: path.to_owned(), source })?;
-            Box::new(BufWriter::new(file))
+            let path = path.to_owned();
+            let created = File::create_new(&path).map_err(|source| match source.kind() {
+                std::io::ErrorKind::AlreadyExists => Error::OutputExists { path },
+                _ => Error::OutputFile { path, source },
+            });
+            Box::new(BufWriter::new(created?))
         }
         None => Box::new(BufWriter::new(std::io::stdout())),
     };

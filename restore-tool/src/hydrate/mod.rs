@@ -19,14 +19,14 @@ use duramen_archive::{Branch, BranchView, Identity, Owner, Store};
 use duramen_client::when;
 use duramen_failpoint::Point;
 use duramen_types::{ArchiveId, BranchName, ClusterId, HybridTime, NodeId};
-use duramen_wal::datadir::{DataDir, FORMAT_VERSION, NodeDescription, RestoreDescription};
+use duramen_wal::datadir::{self, DataDir, FORMAT_VERSION, NodeDescription, RestoreDescription};
 use duramen_wal::{Disk, RealDisk};
 use serde::{Deserialize, Serialize};
 
 use crate::branch::{self, Guard};
 use crate::{Error, Observer, Plan, Position, Reach, Result, Target, default_name, plan};
 
-/// The most downloads that run at once: each holds up to about 12 MiB.
+/// The most downloads that run at once, each of which holds up to about 12 MiB; and the most shards that are verified at once.
 pub const MAX_PARALLELISM: usize = 16;
 
 /// How a directory is hydrated.
@@ -117,7 +117,7 @@ pub async fn hydrate(
         let report = finish(store, &dir, details, false, options).await?;
         return Ok(HydrateReport { note, ..report });
     }
-    let dir = DataDir::open_unfinished(Arc::clone(&options.disk), to)?;
+    let dir = open(&options.disk, to)?;
     if let Some(restore) = dir.restore()? {
         let details = details_of(&dir, &restore)?;
         let other_name = options.branch.as_ref().is_some_and(|name| *name != details.branch);
@@ -141,7 +141,7 @@ pub async fn resume(store: &Store, to: &Path, options: &HydrateOptions) -> Resul
     if !check_empty(&options.disk, to)? {
         return Err(nothing());
     }
-    let dir = DataDir::open_unfinished(Arc::clone(&options.disk), to)?;
+    let dir = open(&options.disk, to)?;
     let restore = dir.restore()?.ok_or_else(nothing)?;
     let details = details_of(&dir, &restore)?;
     go_on(store, &dir, details, options).await
@@ -167,7 +167,9 @@ fn check_empty(disk: &Arc<dyn Disk>, to: &Path) -> Result<bool> {
     let names = |dir: &Path| match disk.list(dir) {
         Ok(names) => Ok(names),
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(Vec::new()),
-        Err(source) => Err(Error::Io { action: "list", path: dir.to_owned(), source }),
+        Err(source) => {
+            Err(Error::NoDirectory { dir: to.to_owned(), action: "list", path: dir.to_owned(), source })
+        }
     };
     let here = names(to)?;
     let is_ours = |name: &str| {
@@ -185,6 +187,16 @@ fn check_empty(disk: &Arc<dyn Disk>, to: &Path) -> Result<bool> {
         Some(found) => Err(Error::NotEmpty { dir: to.to_owned(), found }),
         None => Ok(described),
     }
+}
+
+/// Opens the directory whether or not a restore has finished there; makes it if it isn't there.
+fn open(disk: &Arc<dyn Disk>, to: &Path) -> Result<DataDir> {
+    DataDir::open_unfinished(Arc::clone(disk), to).map_err(|error| match error {
+        datadir::Error::Io { action, path, source } => {
+            Error::NoDirectory { dir: to.to_owned(), action, path, source }
+        }
+        other => other.into(),
+    })
 }
 
 fn details_of(dir: &DataDir, restore: &RestoreDescription) -> Result<Details> {
@@ -207,7 +219,7 @@ async fn begin(
     options: &HydrateOptions,
 ) -> Result<(DataDir, Details)> {
     let (view, details) = choose(store, parent, target, options).await?;
-    let dir = DataDir::open_unfinished(Arc::clone(&options.disk), to)?;
+    let dir = open(&options.disk, to)?;
     if dir.restore()?.is_some() || dir.node()?.is_some() {
         let found = "another restore or node began there meanwhile".to_owned();
         return Err(Error::NotEmpty { dir: to.to_owned(), found });

@@ -30,7 +30,7 @@ use uuid::Uuid;
 
 use newest::Newest;
 
-use crate::{Error, Observer, Result, Step};
+use crate::{Error, MAX_PARALLELISM, Observer, Result, Step};
 
 /// How an archive is verified.
 #[derive(Debug, Clone)]
@@ -41,7 +41,7 @@ pub struct VerifyOptions {
     /// Skip segments and snapshots that the newest clean verdict of at least this depth covers. Nothing is skipped after one
     /// that found damage.
     pub since: bool,
-    /// How many shards are verified at once; each holds up to about 70 MiB.
+    /// How many shards are verified at once, 1 to [`MAX_PARALLELISM`](crate::MAX_PARALLELISM); each holds up to about 70 MiB.
     pub parallelism: usize,
     /// Whether the verdict is written into the archive.
     pub record: bool,
@@ -300,7 +300,7 @@ async fn verify_shards(context: &Arc<Context>, view: &BranchView) -> Result<Vec<
             task.await.map_err(|error| Error::Interrupted(error.to_string()))?
         }
     });
-    let mut done = stream::iter(tasks).buffered(context.options.parallelism.max(1));
+    let mut done = stream::iter(tasks).buffered(context.options.parallelism.clamp(1, MAX_PARALLELISM));
     let mut shards = Vec::new();
     while let Some(shard) = done.next().await {
         shards.push(shard?);

@@ -149,6 +149,41 @@ fn a_branch_whose_description_is_lost_is_damaged_and_one_that_never_was_is_unkno
 }
 
 #[test]
+fn places_and_numbers_that_duramen_restore_can_do_nothing_with_are_refused_with_what_to_do() -> Result<()> {
+    let directory = tempfile::tempdir()?;
+    let at = directory.path();
+    let mut node = settings(at, "node", "archive").start()?;
+    Tool::ctl(&node)?.line("append orders").input("one\n").succeed()?;
+    ensure!(node.terminate()?.code() == Some(0), "{}", node.process().output());
+    let restore = |line: &str| -> Result<Tool> {
+        Ok(Tool::restore(&format!("file://{}", at.join("archive").display()))?.line(line))
+    };
+    for line in ["verify --parallelism", "hydrate --latest --to nowhere --parallelism"] {
+        for number in ["0", "17", "many"] {
+            restore(line)?.args([number]).fail(2, &["--parallelism", number])?;
+        }
+    }
+    let file = at.join("a-file");
+    std::fs::File::create(&file)?;
+    for to in ["/proc/nope", file.to_str().context("a name")?] {
+        let parts = [to, "can't be a data directory", "--to", "may write", "because: "];
+        restore("hydrate --latest --to")?.args([to]).fail(1, &parts)?;
+    }
+    let export = restore("export orders --latest --output")?;
+    let named = file.display().to_string();
+    export
+        .clone()
+        .args([&file])
+        .fail(1, &[&named, "is there already", "another file", "--output", "remove it"])?;
+    ensure!(file.metadata()?.len() == 0, "it was written to");
+    for to in ["/proc/nope", "/nowhere/orders.jsonl"] {
+        let parts = [to, "can't be created", "--output", "directory that exists", "because: "];
+        export.clone().args([to]).fail(1, &parts)?;
+    }
+    Ok(())
+}
+
+#[test]
 fn an_url_that_names_no_archive_is_wrong_usage_everywhere() -> Result<()> {
     for (url, wrong) in [
         ("ftp://somewhere/else", "ftp"),
