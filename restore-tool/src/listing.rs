@@ -59,6 +59,23 @@ pub struct NamedPoint {
     pub time: HybridTime,
 }
 
+impl Listing {
+    /// The branches with a node that continue `branch` and hold something later than it does, the latest last: where a node went
+    /// on that was rebuilt from it.
+    pub fn later(&self, branch: &BranchName) -> Vec<&BranchListing> {
+        let own = self.branches.iter().find(|found| found.name == *branch);
+        let own = own.map_or(HybridTime::MAX, |own| own.latest);
+        let continues = |found: &&BranchListing| {
+            found.owner.is_some()
+                && found.latest > own
+                && found.ancestry.iter().any(|ancestor| ancestor.branch == *branch)
+        };
+        let mut later: Vec<_> = self.branches.iter().filter(continues).collect();
+        later.sort_by_key(|found| found.latest);
+        later
+    }
+}
+
 /// Lists every branch of the archive. A branch that can't be read is listed with its problems.
 pub async fn list(store: &Store) -> Result<Listing> {
     let archive = Identity::open(store).await?;

@@ -126,3 +126,31 @@ fn what_was_rescued_is_imported_under_a_plain_name_where_that_is_asked_for() -> 
     ctl(&node, "append orders --import --rename-rescued")?.fail(2, &["--all"])?;
     Ok(())
 }
+
+#[test]
+fn a_node_that_is_rebuilt_again_is_told_where_it_went_on() -> Result<()> {
+    let directory = tempfile::tempdir()?;
+    let archive = directory.path().join("archive");
+    let url = format!("file://{}", archive.display());
+    let first = NodeSettings::in_directory(&directory.path().join("first")).archive_in_directory(&archive);
+    let mut node = first.start()?;
+    ctl(&node, "append orders")?.input("a\n").succeed()?;
+    node.terminate()?;
+    let hydrate = |to: &str| -> Result<Tool> {
+        Ok(Tool::restore(&url)?.args(["hydrate", "--latest", "--to"]).args([directory.path().join(to)]))
+    };
+    let ran = hydrate("second")?.run()?;
+    ensure!(ran.code == 0 && !ran.stderr.contains("was written later"), "{ran:?}");
+    let again = NodeSettings::in_directory(&directory.path().join("second")).archive_in_directory(&archive);
+    let mut node = again.start()?;
+    ctl(&node, "append orders")?.input("b\n").succeed()?;
+    let status: Value = serde_json::from_str(&ctl(&node, "archive status --json")?.succeed()?)?;
+    let branch = status["branch"].as_str().context("it has a branch")?.to_owned();
+    node.terminate()?;
+    let ran = hydrate("third")?.run()?;
+    let told = format!("note: branch {branch} continues main and was written later");
+    ensure!(ran.code == 0 && ran.stderr.contains(&told), "{ran:?}");
+    let ran = hydrate("fourth")?.args(["--branch", &branch]).run()?;
+    ensure!(ran.code == 0 && !ran.stderr.contains("was written later"), "{ran:?}");
+    Ok(())
+}

@@ -66,7 +66,10 @@ pub(crate) async fn run(cli: Cli) -> Result {
             options.dry_run = dry_run;
             options.observer = progress.observer.clone();
             let report = match chosen(&target, now)? {
-                Some(target) => duramen_restore::hydrate(&store, &on.branch, &target, &to, &options).await?,
+                Some(target) => {
+                    tell_later(&store, &on.branch).await;
+                    duramen_restore::hydrate(&store, &on.branch, &target, &to, &options).await?
+                }
                 None => duramen_restore::resume(&store, &to, &options).await?,
             };
             drop(progress);
@@ -233,4 +236,17 @@ async fn export(store: &Store, export: Export<'_>, as_json: bool) -> Result {
         }
     }
     Ok(Outcome::Done)
+}
+
+/// Says that the branch is not where its node went on, if so: who rebuilds a node a second time may mean the other one.
+async fn tell_later(store: &Store, branch: &BranchName) {
+    // Whatever is wrong, the restore says it.
+    let Ok(listing) = duramen_restore::list(store).await else { return };
+    if let Some(latest) = listing.later(branch).last() {
+        eprintln!(
+            "note: branch {} continues {branch} and was written later, through {}: to restore that one, --branch {0}",
+            latest.name,
+            when::format(latest.latest)
+        );
+    }
 }
