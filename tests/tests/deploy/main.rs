@@ -29,14 +29,15 @@ fn documented_variables() -> BTreeSet<String> {
     names.map(|name| name.trim_end_matches('`').to_owned()).collect()
 }
 
-/// Variables that aren't settings: of the programs, and of the AWS libraries.
-const OTHER_VARIABLES: [&str; 6] = [
+/// Variables that aren't settings: of the programs, of the AWS libraries, and of the C library.
+const OTHER_VARIABLES: [&str; 7] = [
     "DURAMEN_ARCHIVE",
     "DURAMEN_BRANCH",
     "AWS_REGION",
     "AWS_ACCESS_KEY_ID",
     "AWS_SECRET_ACCESS_KEY",
     "AWS_SESSION_TOKEN",
+    "MALLOC_ARENA_MAX",
 ];
 
 fn check_variable(place: &str, name: &str) {
