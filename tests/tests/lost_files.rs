@@ -1,5 +1,7 @@
 //! Files of a data directory that are gone: the node, `doctor` and `repair` say so, or make them anew.
 
+#![expect(clippy::disallowed_methods, reason = "a test damages files as nothing of the project would")]
+
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, ensure};

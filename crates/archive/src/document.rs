@@ -48,15 +48,20 @@ struct Envelope {
     body: Box<RawValue>,
 }
 
+impl Envelope {
+    /// The object's bytes; there is one way to write it.
+    fn written(&self) -> Vec<u8> {
+        let mut bytes = serde_json::to_vec(self).expect("an envelope holds texts, a number and valid JSON");
+        bytes.push(b'\n');
+        bytes
+    }
+}
+
 impl Document {
     pub(crate) fn encode(self, body: &impl Serialize) -> Bytes {
         let body = serde_json::value::to_raw_value(body).expect("archive documents have only text keys");
         let crc32 = format!("{:08x}", crc32fast::hash(body.get().as_bytes()));
-        let envelope = Envelope { format: self.format.to_owned(), version: self.version, crc32, body };
-        let mut bytes =
-            serde_json::to_vec(&envelope).expect("an envelope holds texts, a number and valid JSON");
-        bytes.push(b'\n');
-        bytes.into()
+        Envelope { format: self.format.to_owned(), version: self.version, crc32, body }.written().into()
     }
 
     pub(crate) fn decode<T: DeserializeOwned>(self, bytes: &[u8]) -> Result<T, DecodeError> {
@@ -76,6 +81,12 @@ impl Document {
             .map_err(|_| DecodeError::invalid(what, "its crc32 is not hexadecimal"))?;
         if stored != computed {
             return Err(DecodeError::Checksum { what, stored, computed });
+        }
+        if envelope.written() != bytes {
+            return Err(DecodeError::invalid(
+                what,
+                "it is not as it was written: compact, with one line feed at its end",
+            ));
         }
         serde_json::from_str(envelope.body.get()).map_err(invalid)
     }
