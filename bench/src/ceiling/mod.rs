@@ -2,6 +2,7 @@
 
 mod disk;
 pub mod echo;
+mod pauses;
 mod store;
 
 use std::path::Path;
@@ -35,6 +36,17 @@ pub struct Ceilings {
     /// 1 KiB messages on the schedule of the tail workload.
     pub echo_tail: Option<Echo>,
     pub store: Option<Store>,
+    /// What the machine itself takes from threads that could run.
+    pub pauses: Option<Pauses>,
+}
+
+/// Times in which a thread on each core did not run though nothing else wanted to, of all cores together.
+#[derive(Debug, Clone, Copy, Serialize)]
+pub struct Pauses {
+    /// Of more than half a millisecond.
+    pub per_second: f64,
+    pub longest_ms: f64,
+    pub ms_per_second: f64,
 }
 
 #[derive(Debug, Clone, Copy, Serialize)]
@@ -73,6 +85,7 @@ impl Ceilings {
         };
         let server = echo::Server::start()?;
         Ok(Self {
+            pauses: Some(tokio::task::spawn_blocking(move || pauses::measure(each)).await??),
             disk_4k: Some(small),
             disk_1m: Some(large),
             echo_1: Some(echo::measure(&server, 1, 1, 1 << 10, each).await?),
@@ -126,6 +139,13 @@ impl Ceilings {
             row("object store: PUT of 64 MiB, 4 at once", None, store.put_mib_per_second, None);
             row("object store: GET of 64 MiB, 4 at once", None, store.get_mib_per_second, None);
         }
-        table.to_string()
+        let pauses = self.pauses.map(|pauses| {
+            format!(
+                "\n Pauses of threads that only read the clock, one on each core: {:.1} a second of more than 0.5 ms, the longest \
+                 {:.1} ms, {:.1} ms a second",
+                pauses.per_second, pauses.longest_ms, pauses.ms_per_second
+            )
+        });
+        table.to_string() + &pauses.unwrap_or_default()
     }
 }
