@@ -115,19 +115,25 @@ pub fn run(args: &DoctorArgs) -> anyhow::Result<(String, bool)> {
     let mut bad_checkpoints = Vec::new();
     // What the log has lost, as far as others than the log tell.
     let mut lost = Vec::new();
-    let noted = archived_ends(&directory.archived());
+    let noted = node.as_ref().map_or_else(Vec::new, |node| archived_ends(&directory.archived(), node));
+    // Behind damage the end of the log is not known.
+    let end_is_known = report.damage.is_empty();
     for shard in shards_of(&report, node.as_ref()) {
         let log = report.shards.get(&shard).cloned().unwrap_or_default();
-        let path = Checkpoint::path(&directory.checkpoint(), shard);
-        let file = path.display().to_string();
+        let file = Checkpoint::path(&directory.checkpoint(), shard).display().to_string();
+        let mut archived = noted.get(usize::from(shard.get())).copied().unwrap_or_default();
         let (checkpoint_end, checkpoint_problem) =
             match Checkpoint::load(&*disk, &directory.checkpoint(), shard) {
                 Ok(checkpoint) => {
-                    let meets = checkpoint
-                        .as_ref()
-                        .map(|found| check_recoverable(&found.state, log.purged, log.last));
-                    if let Some(Err(error)) = meets {
+                    // One that ends before the log begins is made anew at the start, from the archive.
+                    let ahead =
+                        checkpoint.as_ref().filter(|found| end_is_known && found.state.end() > log.end);
+                    if let Some(found) = ahead
+                        && let Err(error) = check_recoverable(&found.state, log.purged, log.last)
+                    {
                         lost.push(Damage { file, offset: 0, problem: error.to_string() });
+                        // It is said already.
+                        archived = Index::ZERO;
                     }
                     (checkpoint.map(|checkpoint| checkpoint.state.end()), None)
                 }
@@ -137,8 +143,7 @@ pub fn run(args: &DoctorArgs) -> anyhow::Result<(String, bool)> {
                     (None, Some(problem))
                 }
             };
-        let archived = noted.get(usize::from(shard.get())).copied().unwrap_or_default();
-        if archived > log.end && lost.is_empty() {
+        if end_is_known && archived > log.end {
             let problem = format!(
                 "shard {shard}: it was archived to index {archived}, and the log here ends at {}: it has lost entries",
                 log.end

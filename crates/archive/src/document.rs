@@ -82,12 +82,41 @@ impl Document {
         if stored != computed {
             return Err(DecodeError::Checksum { what, stored, computed });
         }
-        if envelope.written() != bytes {
+        if envelope.crc32 != format!("{computed:08x}") || envelope.written() != bytes {
             return Err(DecodeError::invalid(
                 what,
                 "it is not as it was written: compact, with one line feed at its end",
             ));
         }
         serde_json::from_str(envelope.body.get()).map_err(invalid)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn whatever_is_not_as_it_was_written_is_an_error() {
+        let document = Document { format: "duramen-test", oldest: 1, version: 1 };
+        // Its checksum has letters, whose case is one bit, and begins with a zero.
+        let body = (0_u32..).find(|number| {
+            let crc = format!("{:08x}", crc32fast::hash(number.to_string().as_bytes()));
+            crc.starts_with('0') && crc.contains(|c: char| c.is_ascii_lowercase())
+        });
+        let good = document.encode(&body.unwrap());
+        assert_eq!(document.decode::<u32>(&good).unwrap(), body.unwrap());
+        for at in 0..good.len() {
+            for bit in 0..8 {
+                let mut bad = good.to_vec();
+                bad[at] ^= 1 << bit;
+                assert!(document.decode::<u32>(&bad).is_err(), "bit {bit} of byte {at}");
+            }
+            assert!(document.decode::<u32>(&good[..at]).is_err(), "cut to {at}");
+        }
+        let text = String::from_utf8(good.to_vec()).unwrap();
+        for bad in [text.replace(":\"0", ":\"+"), text.replace(',', ", "), format!("{text}\n")] {
+            assert!(document.decode::<u32>(bad.as_bytes()).is_err(), "{bad}");
+        }
     }
 }

@@ -113,7 +113,8 @@ pub enum Error {
     )]
     NotEmpty { url: Arc<str>, found: String },
     #[error(
-        "the archive {url} was created with {found} shards, this cluster has {expected}: set cluster.shards to the archive's number, or leave it out"
+        "the archive {url} was created with {found} shards, this cluster has {expected}: leave cluster.shards out for a new \
+         directory; one with another number needs an archive of its own"
     )]
     ShardCount { url: Arc<str>, expected: u16, found: u16 },
     #[error("the archive {url} has no branch {branch}; it has {}", names(.known))]

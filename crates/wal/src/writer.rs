@@ -413,6 +413,7 @@ impl Writer {
             }
         };
         self.synced(shared);
+        self.newest.record(&*shared.disk, &shared.dir, open.header.sequence);
         add(&shared.counters.sealed, 1);
         let mut state = shared.state.lock();
         state.open_room = 0;

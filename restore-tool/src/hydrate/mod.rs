@@ -192,7 +192,7 @@ fn check_empty(disk: &Arc<dyn Disk>, to: &Path) -> Result<bool> {
 /// Opens the directory whether or not a restore has finished there; makes it if it isn't there.
 fn open(disk: &Arc<dyn Disk>, to: &Path) -> Result<DataDir> {
     DataDir::open_unfinished(Arc::clone(disk), to).map_err(|error| match error {
-        datadir::Error::Io { action, path, source } => {
+        datadir::Error::Io { action: action @ "create", path, source } => {
             Error::NoDirectory { dir: to.to_owned(), action, path, source }
         }
         other => other.into(),

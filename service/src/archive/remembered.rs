@@ -8,6 +8,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use duramen_types::{ArchiveId, BranchName, Index, ShardId};
+use duramen_wal::datadir::NodeDescription;
 use duramen_wal::{Disk, durable};
 use parking_lot::Mutex;
 use serde::{Deserialize, Serialize};
@@ -29,12 +30,15 @@ struct Note {
     ends: Vec<Index>,
 }
 
-/// The ends in a note, by shard, for those who only look; none, where it is gone or can't be read.
-pub(crate) fn archived_ends(path: &std::path::Path) -> Vec<Index> {
+/// The ends in a note of this node's branch, by shard, for those who only look; none, where it is gone or can't be read.
+pub(crate) fn archived_ends(path: &std::path::Path, node: &NodeDescription) -> Vec<Index> {
     let read = durable::read_file(&duramen_wal::RealDisk, path, LARGEST);
-    read.ok()
-        .and_then(|bytes| serde_json::from_slice::<Note>(&bytes).ok())
-        .map_or_else(Vec::new, |note| note.ends)
+    let note = read.ok().and_then(|bytes| serde_json::from_slice::<Note>(&bytes).ok());
+    let of_node = note.filter(|note| {
+        let branch = node.branch.as_deref() == Some(note.branch.as_str());
+        branch && note.archive == node.archive && note.format_version == FORMAT_VERSION
+    });
+    of_node.map_or_else(Vec::new, |note| note.ends)
 }
 
 /// The note of a node.

@@ -43,6 +43,10 @@ pub(super) async fn bind(
     let mut wanted = known.clone().unwrap_or_else(fresh);
     wanted.node = node;
     wanted.shards = config.cluster.shards.unwrap_or(wanted.shards);
+    if known.as_ref().is_some_and(|known| known.shards != wanted.shards) {
+        // Refused before an archive is made with the wrong number.
+        directory.bind(&wanted)?;
+    }
     let Some(url) = &config.archive.url else {
         return match wanted.archive {
             Some(archive) => Err(StartError::NeedsArchive(archive)),

@@ -272,7 +272,7 @@ fn the_number_of_shards_is_the_directorys_or_the_archives_where_nobody_says_it()
     let other = NodeSettings::in_directory(&directory.path().join("other")).archive_in_directory(&archive);
     refused(
         other.set("cluster.shards", "5"),
-        &["created with 2 shards", "set cluster.shards", "leave it out"],
+        &["created with 2 shards", "leave cluster.shards out for a new directory"],
     )?;
     Ok(())
 }

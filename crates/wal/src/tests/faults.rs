@@ -2,13 +2,14 @@
 
 use std::path::Path;
 use std::sync::Arc;
+use std::time::Duration;
 
 use duramen_types::{Index, NodeId};
 use parking_lot::Mutex;
 
 use super::fixture::{DIR, all, drive, entry, file, fresh, id, open, options, shard, write};
 use crate::sim::SimDisk;
-use crate::{Disk, Error, Progress, Record, WalOptions, inspect, salvage};
+use crate::{Disk, Error, Fsync, Progress, Record, WalOptions, inspect, salvage};
 
 #[test]
 fn a_failed_fsync_stops_the_log_and_fails_all_that_wait() {
@@ -317,6 +318,22 @@ fn that_the_newest_segment_is_missing_is_seen() {
     disk.remove(&file(2)).unwrap();
     let error = open(&disk, options(), 2).unwrap_err();
     assert!(error.to_string().contains("segments 2 to 3 are missing"), "{error}");
+}
+
+#[test]
+fn that_the_newest_segment_is_missing_is_seen_of_a_log_that_fsyncs_when_it_seals() {
+    let disk = SimDisk::new(1);
+    let seldom = WalOptions { fsync: Fsync::Interval(Duration::from_secs(3600)), ..options() };
+    let (wal, _) = open(&disk, seldom.clone(), 1).unwrap();
+    for index in 0..20 {
+        write(&wal, vec![entry(1, index, 1, 2000)]).unwrap();
+    }
+    wal.shutdown().unwrap();
+    let newest = wal.segments().last().unwrap().sequence;
+    drop(wal);
+    disk.remove(&file(newest)).unwrap();
+    let error = open(&disk, seldom, 2).unwrap_err();
+    assert!(error.to_string().contains("is missing, which was the newest"), "{error}");
 }
 
 #[test]
