@@ -41,7 +41,7 @@ pub struct VerifyOptions {
     /// Skip segments and snapshots that the newest clean verdict of at least this depth covers. Nothing is skipped after one
     /// that found damage.
     pub since: bool,
-    /// How many shards are verified at once, 1 to [`MAX_PARALLELISM`](crate::MAX_PARALLELISM); each holds up to about 70 MiB.
+    /// How many shards are verified at once, 1 to [`MAX_PARALLELISM`]; each holds up to about 70 MiB.
     pub parallelism: usize,
     /// Whether the verdict is written into the archive.
     pub record: bool,
