@@ -46,7 +46,19 @@ impl Node {
             .with_more(More { time: Some(begin), ..More::default() }));
         }
         while shard.view.progress().time <= time {
-            self.tick(shard).await?;
+            self.tick(shard).await.map_err(|error| match error.code {
+                // What may have happened is a tick, which is no change to whoever reads.
+                Code::UnknownOutcome => Error::new(
+                    Code::Unavailable,
+                    format!(
+                        "shard {}: the log did not get beyond {} in time, and what was written by then is not known before: \
+                         the disk is slow or stands still. Nothing was changed, read again",
+                        shard.id,
+                        rfc3339(time)
+                    ),
+                ),
+                _ => error,
+            })?;
         }
         loop {
             if let Some(state) = self.archived_state(shard, time).await? {
