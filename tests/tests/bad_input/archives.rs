@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use anyhow::Result;
 use duramen_tests::{Bucket, S3Server};
+use tempfile::TempDir;
 
 use super::*;
 
@@ -104,16 +105,24 @@ fn a_place_without_an_archive_is_refused_where_one_is_needed() -> Result<()> {
     Ok(())
 }
 
-#[test]
-fn a_branch_whose_description_is_lost_is_damaged_and_one_that_never_was_is_unknown() -> Result<()> {
+/// A directory with the archive of a node that was stopped after one record.
+fn with_one_record() -> Result<TempDir> {
     let directory = tempfile::tempdir()?;
-    let at = directory.path();
-    let mut node = settings(at, "node", "archive").start()?;
+    let mut node = settings(directory.path(), "node", "archive").start()?;
     Tool::ctl(&node)?.line("append orders").input("one\n").succeed()?;
     ensure!(node.terminate()?.code() == Some(0), "{}", node.process().output());
-    let restore = |line: &str| -> Result<Tool> {
-        Ok(Tool::restore(&format!("file://{}", at.join("archive").display()))?.line(line))
-    };
+    Ok(directory)
+}
+
+fn restore_at(at: &Path, line: &str) -> Result<Tool> {
+    Ok(Tool::restore(&format!("file://{}", at.join("archive").display()))?.line(line))
+}
+
+#[test]
+fn a_branch_whose_description_is_lost_is_damaged_and_one_that_never_was_is_unknown() -> Result<()> {
+    let directory = with_one_record()?;
+    let at = directory.path();
+    let restore = |line: &str| restore_at(at, line);
     restore("branch middle --latest")?.succeed()?;
     restore("branch last --latest --branch middle")?.succeed()?;
     let file = |branch: &str| at.join(format!("archive/branches/{branch}.json"));
@@ -150,14 +159,9 @@ fn a_branch_whose_description_is_lost_is_damaged_and_one_that_never_was_is_unkno
 
 #[test]
 fn places_and_numbers_that_duramen_restore_can_do_nothing_with_are_refused_with_what_to_do() -> Result<()> {
-    let directory = tempfile::tempdir()?;
+    let directory = with_one_record()?;
     let at = directory.path();
-    let mut node = settings(at, "node", "archive").start()?;
-    Tool::ctl(&node)?.line("append orders").input("one\n").succeed()?;
-    ensure!(node.terminate()?.code() == Some(0), "{}", node.process().output());
-    let restore = |line: &str| -> Result<Tool> {
-        Ok(Tool::restore(&format!("file://{}", at.join("archive").display()))?.line(line))
-    };
+    let restore = |line: &str| restore_at(at, line);
     for line in ["verify --parallelism", "hydrate --latest --to nowhere --parallelism"] {
         for number in ["0", "17", "many"] {
             restore(line)?.args([number]).fail(2, &["--parallelism", number])?;
